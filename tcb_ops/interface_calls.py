@@ -59,18 +59,16 @@ def takes_component_token(interface: str) -> bool:
     return interface.startswith(_COMPONENT)
 
 
-def hidden(answer: Any) -> Any:
-    """Return an answer with each secret in it, such as a token or a link, as a Secret."""
+def hidden(answer: Any, *, secret: bool = False) -> Any:
+    """Return an answer with each secret in it, such as a token or a link, as a Secret; `secret`: whether its texts are."""
     if isinstance(answer, Mapping):
         return {
-            key: Secret(value)
-            if isinstance(value, str) and value and _SECRET_KEY.search(key)
-            else hidden(value)
-            for key, value in answer.items()
+            key: hidden(value, secret=_SECRET_KEY.search(key) is not None) for key, value in answer.items()
         }
     if isinstance(answer, list):
-        return [hidden(value) for value in answer]
-    return Secret(answer) if isinstance(answer, str) and redact(answer) != answer else answer
+        return [hidden(value, secret=secret) for value in answer]
+    is_secret = isinstance(answer, str) and answer and (secret or redact(answer) != answer)
+    return Secret(answer) if is_secret else answer
 
 
 @checked

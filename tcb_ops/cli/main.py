@@ -221,7 +221,10 @@ def _interrupted(code: int) -> InterruptedRunError:
     cancel_all = getattr(sys.modules.get("tcb_ops.engine.loop"), "cancel_all", lambda: None)
     with suppress(KeyboardInterrupt):  # a second Ctrl-C: end at once
         cancel_all()
-    interrupted = InterruptedRunError(_("Interrupted; nothing was left half done."))
+    text = _(
+        "Interrupted; nothing was left half written. A call that was under way may have been carried out."
+    )
+    interrupted = InterruptedRunError(text)
     interrupted.exit_code = code
     return interrupted
 

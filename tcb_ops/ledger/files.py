@@ -155,6 +155,11 @@ REPLACED = """(replaced_run, replaced_line) = (
     SELECT files.run, CASE WHEN files.md5 <> '' THEN files.line END FROM envs JOIN files ON files.store = envs.store
     WHERE envs.run = rows.run AND envs.no = rows.place AND files.path = rows.path)"""
 """What a row that changes a path notes about what was there; without a line, nothing was. It is set with the row's end."""
+REPLACED_CACHED = """
+    SELECT before.cache_control, COUNT(*) FROM rows
+    JOIN rows AS before ON before.run = rows.replaced_run AND before.line = rows.replaced_line
+    WHERE rows.run = ? AND rows.outcome = 'uploaded' AND before.cache_control <> '' AND before.md5 <> rows.md5 GROUP BY 1"""
+"""The files that a run replaced by others and that caches may still show, by the Cache-Control with which they were sent."""
 _WHAT = {
     "run": "rows.run",
     "line": "rows.line",

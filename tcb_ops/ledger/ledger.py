@@ -23,11 +23,12 @@ from tcb_ops.hooks import ClusterHooks
 from tcb_ops.i18n import _, as_list, ngettext
 from tcb_ops.kinds import MissingKind
 from tcb_ops.ledger.connections import Connection
-from tcb_ops.ledger.files import FORGET, note_what_else, replay, says_more
+from tcb_ops.ledger.files import FORGET, REPLACED_CACHED, note_what_else, replay, says_more
 from tcb_ops.ledger.locks import hold
 from tcb_ops.ledger.reader import SUMS, LedgerReader
 from tcb_ops.ledger.records import (
     ASKED_COLUMNS,
+    REPLACED,
     WRITE_END,
     Asked,
     Closing,
@@ -180,6 +181,10 @@ class Ledger(LedgerReader):
             connection.execute("DELETE FROM sums WHERE run = ?", (run.number,))
             connection.execute(f"INSERT INTO sums {SUMS}", (run.number,))
             _set(connection, run.number, finished_at=ended_at, stopped=stopped)
+            if run.kind.sends_files and (cached := dict(connection.execute(REPLACED_CACHED, (run.number,)))):
+                now = self.run(run.id)
+                kept = encoded_settings(now.settings, {**now.answers, REPLACED: cached})
+                _set(connection, run.number, settings=kept)
             if links is not None:
                 _set(connection, run.number, out=str(links))
             if self.file is not None:

@@ -58,18 +58,23 @@ def planning(ledger: LedgerConnection) -> AbstractContextManager[Callable[[], No
 
 
 @contextmanager
-def hold(ledger: LedgerConnection, run_id: str) -> Iterator[Callable[[], None]]:
-    """Hold the lock on a run. Raises UsageError naming the holder if another process has it.
+def hold(ledger: LedgerConnection, name: str, busy: Text | None = None) -> Iterator[Callable[[], None]]:
+    """Hold the lock on a run, or on something else that one process at a time works on.
+
+    `name`: the run's id. `busy`: instead of the text about a run, with the placeholder {who}. Raises HeldError naming the
+    holder if another process has it.
 
     Yields a function that raises LedgerError if the lock is lost: PostgreSQL releases it when the connection ends, and
     another process may then work on the run.
     """
-    busy = _("Run {run_id} is being worked on by {who}. Wait for it, or stop it there.", run_id=run_id)
-    with _exclusive(ledger, run_id, 0, lambda who: busy.format(who=who)) as still_held:
+    held_by = busy or _(
+        "Run {run_id} is being worked on by {who}. Wait for it, or stop it there.", run_id=name
+    )
+    with _exclusive(ledger, name, 0, lambda who: held_by.format(who=who)) as still_held:
         if ledger.file is None:
             yield still_held
             return
-        holder = lock_folder(ledger.file) / f"{run_id}.holder"
+        holder = lock_folder(ledger.file) / f"{name}.holder"
         try:
             with suppress(OSError):  # such as a full disk: the file only names the holder
                 holder.unlink(missing_ok=True)

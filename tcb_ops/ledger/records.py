@@ -19,6 +19,8 @@ from tcb_ops.model import SIMULATOR, Outcome, Owner, Reason, Row, RowEnd, RunSet
 
 _ANSWERS = "why"
 """The name of `RunRecord.answers` among the settings in the ledger."""
+REPLACED = "replaced"
+"""The name of REPLACED_CACHED among `RunRecord.answers`, counted once at the run's end."""
 MESSAGE, LETTER = "message", "letter"
 """How a merchant was asked: `Asked.how`."""
 
@@ -96,7 +98,7 @@ class RunRecord(NewRun):
     changes_store: bool = False
     """Whether its rows may change what is stored; its kind, which says so, may be missing later."""
     answers: Mapping[str, Any] = field(default_factory=dict)
-    """What was asked about it: verdicts, and the platform's answers. The ledger keeps it beside its settings."""
+    """What was found out about it: verdicts, the platform's answers, what it replaced. The ledger keeps it beside its settings."""
     undelivered: tuple[str, ...] = ()
     """Of an audit: the receivers of its message to whom it was not delivered."""
     retries: tuple[str, ...] = ()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from tcb_ops import api
 from tcb_ops.errors import RefusedError, TcbOpsError, TransportError
@@ -25,11 +26,11 @@ from tcb_ops.features.health.remedies import (
     decide,
     remedy_of,
 )
-from tcb_ops.features.health.verdicts import NORMAL, verdict_of
-from tcb_ops.features.health.why import Diagnosis, judge, subject_of, summed_up
+from tcb_ops.features.health.verdicts import NORMAL, Answers, grouped, verdict_of
+from tcb_ops.features.health.why import Diagnosis, Sample, judge, subject_of, summed_up
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list
 from tcb_ops.interface_calls import call
-from tcb_ops.ledger.locks import operator_name
+from tcb_ops.ledger.locks import HeldError, hold, operator_name
 from tcb_ops.ledger.records import LETTER, MESSAGE, Asked
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants, read_merchants
@@ -61,6 +62,8 @@ class Treatment:
     """What WeChat answered, or what is left to do."""
     errcode: int = 0
     """Of the last call."""
+    is_new: bool = False
+    """Whether the environment was created or found just now, so that it is waited for."""
     link: Secret | None = None
     """By which the merchant authorizes the platform; it lasts ten minutes."""
 
@@ -109,8 +112,8 @@ class Decisions:
     """Which environment is meant; empty: none of them."""
     sent: Callable[[Treatment, Text], bool] = lambda _treatment, _text: False
     """Whether a text was sent to the merchant, with the treatment's link if there is one."""
-    waits: Callable[[Treatment], None] = lambda _treatment: None
-    """Told that an environment is waited for."""
+    waits: Callable[[Sequence[str]], None] = lambda _envs: None
+    """Told that environments are waited for."""
     takes_link: bool = False
     """Whether somebody can pass on the link by which a merchant authorizes the platform, which lasts ten minutes."""
 
@@ -124,26 +127,79 @@ def treatments(
     the rows with it.
     """
     now = time.time()
-    whole, samples, merchants = subject_of(run, settings, now, every=True, only=only, code=code)
+    whole, samples, merchants = subject_of(run, settings, every=True, only=only, code=code)
     judged = judge(samples, merchants, settings, now)
-    summed_up(whole, judged, settings, now)
-    judged.sort(key=lambda each: (each.verdict.code, -each.rows))
-    return whole or run, [Treatment(each, each.facts.merchant.env) for each in judged]
+    summed_up(whole, judged, settings)
+    ordered = [
+        each for _verdict, members in grouped((each.verdict, each) for each in judged) for each in members
+    ]
+    return whole or run, [Treatment(each, each.facts.merchant.env) for each in ordered]
 
 
-def treat(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
-    """Carry out the remedy at a merchant, as far as it can be, and keep in the ledger what the merchant was asked for."""
-    remedy, own = treatment.remedy, treatment.merchant.owner is Owner.PLATFORM
-    if not remedy.retries or (own and CREATE_ENV in remedy.steps):
+def carry_out(
+    listed: Sequence[Treatment],
+    run: Run,
+    settings: Settings,
+    decisions: Decisions,
+    ended: Callable[[Treatment], object] = lambda _treatment: None,
+) -> None:
+    """Carry out the remedies, as far as they can be, and keep in the ledger what merchants were asked for.
+
+    `ended`: told when a treatment has its state.
+    """
+    for treatment in listed:
+        _treat(treatment, run, settings, decisions)
+        if not treatment.is_new:
+            ended(treatment)
+    created = [each for each in listed if each.is_new]
+    if created:
+        decisions.waits([each.env for each in created])
+        _await_normal(created, settings)
+    for treatment in created:
+        ended(treatment)
+
+
+def _treat(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
+    """Carry out the remedy at a merchant, which one operator does at a time."""
+    remedy, merchant = treatment.remedy, treatment.merchant
+    if not remedy.retries or (merchant.owner is Owner.PLATFORM and CREATE_ENV in remedy.steps):
         treatment.state = RemedyState.SKIPPED
         return
+    busy = _("{name} is being worked on by {who}. Run `fix` again later.")
+    busy = busy.format(name=merchant.name or merchant.appid)
+    try:
+        with hold(ledger_with_runs(settings), f"fix-{quote(merchant.appid, safe='')}", busy):
+            if not any(step.changes for step in remedy.steps) or _is_unchanged(treatment, settings):
+                _take_steps(treatment, run, settings, decisions)
+    except HeldError as error:
+        treatment.state, treatment.said = RemedyState.SKIPPED, error.text
+
+
+def _is_unchanged(treatment: Treatment, settings: Settings) -> bool:
+    """Ask again right before something is changed: whether the cause is still there, or somebody has removed it meanwhile."""
+    before = treatment.diagnosis
+    facts = replace(before.facts, answers=Answers(request=before.facts.answers.request))
+    sample = Sample(facts, before.names, before.rows)
+    judged = judge([sample], list(read_merchants(settings.merchants)), settings, time.time())
+    if not judged or judged[0].verdict.cause == "passed":
+        treatment.state = RemedyState.DONE
+        _note_done(treatment, settings)
+        return False
+    if judged[0].verdict.cause != before.verdict.cause:
+        treatment.state = RemedyState.SKIPPED
+        treatment.said = _("WeChat answers something else by now. Run `fix` again.")
+        return False
+    treatment.diagnosis = judged[0]
+    return True
+
+
+def _take_steps(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
+    remedy = treatment.remedy
     treatment.state = RemedyState.DONE
     for step in remedy.steps:
         _take(step, treatment, settings, decisions)
         if treatment.state is not RemedyState.DONE:
             break
-    if CREATE_ENV in remedy.steps and treatment.state is RemedyState.DONE:
-        _await_normal(treatment, settings, decisions)
     if remedy.choice is Choice.ENV:
         _choose(treatment, settings, decisions)
     if remedy.choice is Choice.LETTER or treatment.state is RemedyState.WAITING:
@@ -154,28 +210,42 @@ def treat(treatment: Treatment, run: Run, settings: Settings, decisions: Decisio
 
 def _take(step: RemedyStep, treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
     """Take a step and set the treatment's state by its answer."""
-    merchant, tokens = treatment.merchant, settings.tokens
-    if step is CREATE_ENV and (envs := _environments(merchant, settings)) is None:
-        treatment.state = RemedyState.LATER
-        return
-    if step is CREATE_ENV and envs:
-        treatment.env = merchant.env if merchant.env in envs else decisions.env(treatment, list(envs))
-        treatment.state = RemedyState.DONE if treatment.env else RemedyState.SKIPPED
-        return
+    tokens = settings.tokens
     if step is PREAUTH_CODE and not (decisions.takes_link and tokens.component_appid and tokens.redirect_uri):
+        return
+    if step is CREATE_ENV and treatment.diagnosis.facts.listed:
+        _use_existing(treatment.diagnosis.facts.listed, treatment, decisions)
         return
     if step.changes and not decisions.agrees(treatment, step):
         treatment.state, treatment.said = RemedyState.SKIPPED, step.does
         return
+    # A person may have taken long to agree, and the merchant has a console of its own.
+    if step is CREATE_ENV:
+        envs = _environments(treatment, settings)
+        if envs is None:
+            treatment.state = RemedyState.LATER
+            return
+        if envs:
+            _use_existing(envs, treatment, decisions)
+            return
     treatment.errcode, answer = _made(step, treatment, settings)
-    treatment.state = decide(step, treatment.errcode, _statuses(answer).get(merchant.env, ""))
+    treatment.state = decide(step, treatment.errcode, _statuses(answer).get(treatment.merchant.env, ""))
     treatment.env = str(answer.get("envid") or treatment.env)
+    treatment.is_new = step is CREATE_ENV and treatment.state is RemedyState.DONE
     if step is OPEN_CLOUD and treatment.state is RemedyState.DONE:
         _note_done(treatment, settings)
     if isinstance(code := answer.get("pre_auth_code"), Secret):
         about = {"component_appid": tokens.component_appid, "pre_auth_code": code.reveal()}
-        about |= {"redirect_uri": tokens.redirect_uri, "biz_appid": merchant.appid}
+        about |= {"redirect_uri": tokens.redirect_uri, "biz_appid": treatment.merchant.appid}
         treatment.link = Secret(LINK.format(query=urlencode(about)))
+
+
+def _use_existing(envs: Mapping[str, str], treatment: Treatment, decisions: Decisions) -> None:
+    """Use an environment that WeChat lists, instead of creating one."""
+    own = treatment.merchant.env
+    treatment.env = own if own in envs else decisions.env(treatment, list(envs))
+    treatment.state = RemedyState.DONE if treatment.env else RemedyState.SKIPPED
+    treatment.is_new = treatment.state is RemedyState.DONE
 
 
 def _made(step: RemedyStep, treatment: Treatment, settings: Settings) -> tuple[int, dict[str, Any]]:
@@ -210,26 +280,31 @@ def _statuses(answer: Mapping[str, Any]) -> dict[str, str]:
     return {str(each.get("env")): str(each.get("status")) for each in entries if isinstance(each, dict)}
 
 
-def _environments(merchant: Merchant, settings: Settings) -> dict[str, str] | None:
-    """Return the environments that WeChat lists now, with their status; None where it does not answer."""
-    try:
-        return _statuses(call(merchant.appid, LOOK.interface, settings=settings))
-    except TcbOpsError:
-        return None
+def _environments(treatment: Treatment, settings: Settings) -> dict[str, str] | None:
+    """Return the environments that WeChat lists now, with their status; None where it does not answer, as the treatment says."""
+    code, answer = _made(LOOK, treatment, settings)
+    return None if code else _statuses(answer)
 
 
-def _await_normal(treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
-    """Wait a short time until the environment is NORMAL."""
+def _await_normal(created: Sequence[Treatment], settings: Settings) -> None:
+    """Wait a short time until the environments are NORMAL."""
     until = time.monotonic() + SHORT
-    decisions.waits(treatment)
-    while (status := (_environments(treatment.merchant, settings) or {}).get(treatment.env, "")) != NORMAL:
-        if time.monotonic() > until:
-            text = _("{env} is {status}: it is ready about ten minutes after it was created.")
+    waiting = list(created)
+    while True:
+        for treatment in list(waiting):
             treatment.state = RemedyState.LATER
-            treatment.said = text.format(env=treatment.env, status=status or "–")
+            if (envs := _environments(treatment, settings)) is None:
+                continue
+            if (status := envs.get(treatment.env, "–")) == NORMAL:
+                treatment.state, treatment.said = RemedyState.DONE, NOTHING
+                _check_listed(treatment, settings)
+                waiting.remove(treatment)
+                continue
+            text = _("{env} is {status}: it is ready about ten minutes after it was created.")
+            treatment.said = text.format(env=treatment.env, status=status)
+        if not waiting or time.monotonic() > until:
             return
         time.sleep(POLL)
-    _check_listed(treatment, settings)
 
 
 def _choose(treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
@@ -269,14 +344,14 @@ def _ask_merchant(treatment: Treatment, run: Run, settings: Settings, decisions:
     letter = fresh.message if fresh is not None else None
     sent = by_wechat or (letter is not None and decisions.sent(treatment, letter))
     asked = earlier
-    if sent and not (earlier is not None and treatment.errcode == ASKED_TODAY):
+    if sent and treatment.errcode != ASKED_TODAY:  # whoever asked today did not do it with this ledger
         merchant, cause = treatment.merchant, treatment.diagnosis.verdict.cause
         at, how = datetime.now(settings.zone).isoformat(timespec="seconds"), MESSAGE if by_wechat else LETTER
         asked = Asked(
             settings.run_target, merchant.appid, cause, merchant.name, run.id, operator_name(), how, at
         )
         ledger_with_runs(settings).note_asked(asked)
-    treatment.state = RemedyState.SKIPPED if asked is None else RemedyState.WAITING
+    treatment.state = RemedyState.WAITING if by_wechat or asked is not None else RemedyState.SKIPPED
     treatment.said = treatment.said if asked is None else asked.text
 
 
@@ -287,8 +362,8 @@ def ready_merchants(done: Iterable[Treatment], settings: Settings) -> tuple[Merc
     """Return the merchants whose rows can be retried, as the merchants file has them, and the codes of these rows."""
     retried = [each for each in done if not each.moved]
     whole = read_merchants(settings.merchants)
-    appids = {each.merchant.appid for each in retried}
-    ready = [line for line in whole if line.appid in appids]
+    environments = {(each.merchant.appid, each.merchant.env) for each in retried}
+    ready = [line for line in whole if (line.appid, line.env) in environments]
     return Merchants(ready, whole.source, whole), {each.diagnosis.facts.code for each in retried}
 
 
@@ -302,9 +377,11 @@ def write_corrected(run: Run, done: Iterable[Treatment], settings: Settings) -> 
         own = (rows["tcb_appid"] == each.merchant.appid) & (rows["tcb_env"] == each.merchant.env)
         rows.loc[own, header] = each.env
         kept = own if kept is None else kept | own
-    file = Path(settings.reports) / f"{run.id}-fixed.csv"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    rows[kept].to_csv(file, index=False, encoding="utf-8-sig")
+    folder = Path(settings.reports)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = itertools.chain([f"{run.id}-fixed.csv"], (f"{run.id}-fixed-{n}.csv" for n in itertools.count(2)))
+    file = next(folder / name for name in names if not (folder / name).exists())
+    rows[kept].to_csv(file, index=False, encoding="utf-8-sig", mode="x")
     return file
 
 

@@ -11,7 +11,7 @@ import click
 from tcb_ops.cli import Command, options
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import row_count
 
 if TYPE_CHECKING:
@@ -40,14 +40,15 @@ def fix(command: RunCommand, run: str, kind: str | None) -> int:
 
     Exit codes: 0 every row has succeeded · 1 some have not · 2 nothing was done.
     """
-    from tcb_ops.features.health.fix import Decisions, treat, treatments
-    from tcb_ops.ledger.locks import hold
+    from tcb_ops.features.health.fix import Decisions, carry_out, treatments
     from tcb_ops.reports.explanations import named
-    from tcb_ops.start import find_run, ledger_with_runs
+    from tcb_ops.start import find_run
 
     console, common, yes = command.console, command.common, command.which.yes
     asks, print_one = sys.stdin.isatty() and not yes, _nothing if common.json else console.print
     parent = find_run(run, command.settings, kind=kind)
+    if command.which.out is not None and not parent.record.kind.writes_links:
+        command.check_folder()
     with command.opened():
         settings = command.settings
         console.release()
@@ -68,14 +69,17 @@ def fix(command: RunCommand, run: str, kind: str | None) -> int:
                     "Without a terminal, {--yes} does what costs nothing; the rest needs a person at a terminal."
                 ),
             )
+        if about.finished_at is None and any(each.remedy.retries for each in listed):
+            raise UsageError(_("Run {id} is unfinished. Resume it, then run `fix` again.", id=whole.id))
         decisions = _Asking(command).decisions() if asks else Decisions()
-        with hold(ledger_with_runs(settings), whole.id):
-            for treatment in listed:
-                treat(treatment, whole, settings, decisions)
-                print_one(treatment.end)
+        carry_out(listed, whole, settings, decisions, lambda treatment: print_one(treatment.end))
         if not listed:
             print_one(_("Nothing is wrong."))
-        runs = [_followed(command, handle) for handle in _again(command, whole, listed)]
+        runs: list[Run] = []
+        try:
+            runs.extend(_followed(command, handle) for handle in _again(command, whole, listed))
+        except UsageError as error:  # the remedies were carried out: the rows are what is left
+            console.warn(error.text)
         final = find_run(whole.id, settings).final()
     if common.json:
         console.json(_summary(final, listed, runs))
@@ -127,8 +131,6 @@ def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterat
 
     done = [each for each in listed if each.state is RemedyState.DONE]
     record, settings = run.record, command.settings
-    if done and record.finished_at is None:
-        raise UsageError(_("Run {id} is unfinished. Resume it, then run `fix` again.", id=run.id))
     moved = [each for each in done if each.moved]
     if len(moved) < len(done):
         merchants, codes = ready_merchants(done, settings)
@@ -142,7 +144,7 @@ def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterat
             text = _("{file} has the rows with the environment that is meant.")
             command.console.info(text.format(file=batch.source))
             if record.kind.writes_links:
-                yield api.start_links(batch, out="links.retry.csv", **command.options)
+                yield api.start_links(batch, out="links.fixed.csv", **command.options)
                 return
             command.ask_confirmation(record.kind, scope_of_list(batch), facts_line(batch))
             yield api.start_upload(batch, out=command.reports, **command.options)
@@ -181,15 +183,15 @@ class _Asking:
         return str(click.prompt(question.format(**about).of(lang), type=choice, default="", err=True))
 
     def _sent(self, treatment: Treatment, text: Text) -> bool:
-        self._console.print(text)
+        self._console.warn(text)
         if treatment.link is not None:
             click.echo(treatment.link.reveal(), err=True)
-            self._console.print(_("The link is for the administrator's phone, and lasts ten minutes."))
+            self._console.warn(_("The link is for the administrator's phone, and lasts ten minutes."))
         name = treatment.merchant.name or treatment.merchant.appid
         return self._confirms(_("{name}: Have you sent the text to the merchant?", name=name))
 
-    def _waits(self, treatment: Treatment) -> None:
-        self._console.info(_("Waiting for {env} to become NORMAL", env=treatment.env))
+    def _waits(self, envs: Sequence[str]) -> None:
+        self._console.info(_("Waiting for {envs} to become NORMAL", envs=as_list(envs, 3)))
 
     def _about(self, treatment: Treatment, step: RemedyStep) -> dict[str, Any]:
         name, target = treatment.merchant.name or treatment.merchant.appid, self._settings.run_target

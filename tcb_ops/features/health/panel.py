@@ -18,7 +18,6 @@ from tcb_ops.features.health.remedies import Choice, RemedyState
 from tcb_ops.features.health.verdicts import grouped
 from tcb_ops.i18n import Lang, Text, _, as_lines, as_list, pgettext
 from tcb_ops.kinds import environment_count, merchant_count, row_count
-from tcb_ops.ledger.locks import hold
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.controls import ActionButton, Menu, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc
@@ -28,7 +27,7 @@ from tcb_ops.reports.explanations import code_label
 from tcb_ops.reports.summary import CodeGroup
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
-from tcb_ops.start import StartOptions, ledger_with_runs, opened_target
+from tcb_ops.start import StartOptions, opened_target
 
 
 class AuditPanel(RunForm):
@@ -155,11 +154,12 @@ class RemedyMenu(Menu):
             agrees=lambda _treatment, step: bool(self.costs.value) or not step.costs,
             env=lambda _treatment, envs: str(self.env.value) if self.env.value in envs else "",
             sent=lambda _treatment, _text: bool(self.sent.value),
-            waits=lambda each: self._worker.say(_("Waiting for {env} to become NORMAL", env=each.env)),
+            waits=lambda envs: self._worker.say(
+                _("Waiting for {envs} to become NORMAL", envs=as_list(envs, 3))
+            ),
         )
-        with self._opened() as settings, hold(ledger_with_runs(settings), run.id):
-            for treatment in self._listed:
-                fix.treat(treatment, run, settings, decisions)
+        with self._opened() as settings:
+            fix.carry_out(self._listed, run, settings, decisions)
         done = [each for each in self._listed if each.state is RemedyState.DONE]
         self.opened = False
         self._monitor.show_verdicts()

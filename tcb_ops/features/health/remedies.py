@@ -17,7 +17,7 @@ from tcb_ops.model import Merchant, Owner
 class RemedyState(Enum):
     """What became of a step, and so of a merchant's rows."""
 
-    DONE = _("done")
+    DONE = _("ready to run again")
     WAITING = _("waiting for the merchant")
     """Its administrator was asked, and has not confirmed."""
     LATER = _("later")

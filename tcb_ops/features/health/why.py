@@ -12,7 +12,7 @@ from tcb_ops.arguments import checked
 from tcb_ops.catalogue import COMPONENT_MARK
 from tcb_ops.engine.loop import result_of, submit_coroutine
 from tcb_ops.errors import RunNotFoundError, UsageError
-from tcb_ops.features.health.interfaces import Quota, ReceivedRequest
+from tcb_ops.features.health.interfaces import ReceivedRequest
 from tcb_ops.features.health.questions import ask_about
 from tcb_ops.features.health.verdicts import Answers, Facts, Verdict, grouped, verdict_of
 from tcb_ops.frames import Lines, Tabular
@@ -20,9 +20,9 @@ from tcb_ops.i18n import Lang, _, as_list, in_python
 from tcb_ops.kinds import row_count
 from tcb_ops.ledger.records import RowRecord
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Merchant, Outcome, Owner, Reason
+from tcb_ops.model import Merchant, Outcome, Reason
 from tcb_ops.reports.explanations import answered_at, why_of
-from tcb_ops.run import Run
+from tcb_ops.run import Run, has_code
 from tcb_ops.settings import Settings, default_lang
 from tcb_ops.start import (
     TargetOptions,
@@ -33,8 +33,6 @@ from tcb_ops.start import (
     settings_for,
 )
 
-QUOTA_SECONDS = 300
-"""For which the answer about a merchant's quota is not asked for again."""
 _SKIPPED = frozenset({str(Outcome.PENDING), str(Reason.MERCHANT_LEFT)})
 """Codes about which there is nothing to ask."""
 
@@ -128,25 +126,22 @@ def why(subject: str | Run = "latest", *, every: bool = False, **options: Unpack
     Verdicts of a run are kept in its ledger for its report. Raises UsageError, also for a run of another target.
     """
     settings = settings_for(options, subject)
-    now = time.time()
-    run, samples, merchants = subject_of(subject, settings, now, every=every)
+    run, samples, merchants = subject_of(subject, settings, every=every)
     with opened_target(settings, lambda: merchants) as opened:
-        return diagnose(run, samples, merchants, opened, now)
+        return diagnose(run, samples, merchants, opened, time.time())
 
 
 def why_code(run: Run, code: str, settings: Settings) -> Diagnoses:
     """Ask WeChat about a merchant's rows that ended with a code, as `why` does."""
-    now = time.time()
     merchants = list(read_merchants(settings.merchants)) if settings.merchants.exists() else []
-    samples = list(_samples(run, 0, merchants, settings, now, every=False, only_code=code))
+    samples = list(_samples(run, 0, merchants, settings, every=False, only_code=code))
     with opened_target(settings, lambda: merchants) as opened:
-        return diagnose(run, samples, merchants, opened, now)
+        return diagnose(run, samples, merchants, opened, time.time())
 
 
 def subject_of(
     subject: str | Run,
     settings: Settings,
-    now: float,
     *,
     every: bool = False,
     only: Sequence[Merchant] | None = None,
@@ -154,8 +149,8 @@ def subject_of(
 ) -> tuple[Run | None, list[Sample], list[Merchant]]:
     """Return the run, if it is one, what to ask about, and the merchants.
 
-    `only`, `code`: a run is narrowed to these merchants, and to its rows with this code. `now`: Unix seconds. Raises UsageError if
-    nothing fits, or several do.
+    `only`, `code`: a run is narrowed to these merchants, and to its rows with this code. Raises UsageError if nothing fits, or
+    several do.
     """
     merchants = list(read_merchants(settings.merchants)) if settings.merchants.exists() else []
     run: Run | None = subject if isinstance(subject, Run) else None
@@ -183,7 +178,7 @@ def subject_of(
     if not (line or run.record.parent or run.record.corrects):
         run = run.final()
     run = run if only is None else run.of_merchants(only)
-    samples = _samples(run, line, merchants, settings, now, every=every, only_code=code)
+    samples = _samples(run, line, merchants, settings, every=every, only_code=code)
     return run, list(samples), merchants
 
 
@@ -192,12 +187,11 @@ def _samples(
     line: int,
     merchants: Sequence[Merchant],
     settings: Settings,
-    now: float,
     *,
     every: bool,
     only_code: str = "",
 ) -> Iterator[Sample]:
-    """Yield what to ask about a run: a merchant of each code (or `only_code`), or every one; or a row. Raises UsageError."""
+    """Yield what to ask about a run: an environment of each code (or `only_code`), or every one; or a row. Raises UsageError."""
     target = run.record.target
     if target != settings.run_target:
         text = _("Run {id} was sent to {target}, not to {asked}.")
@@ -223,23 +217,24 @@ def _samples(
             for group in run.overview().codes
             if group.code not in _SKIPPED and only_code in {"", group.code}
         ]
-        shares = [(group, share) for group in asked for share in group.merchants[: None if every else 1]]
-        records = [
-            (group.code, record, rows, tuple(each.merchant for each in stands_for))
-            for group, share in shares
-            for rows, stands_for in [(share.rows, [share]) if every else (group.rows, group.merchants)]
-            for its in [[tally for tally in tallies if tally.appid == share.appid]]
-            for record in run.page(code=group.code, appid=share.appid, limit=1, tallies=its)[0]
-        ]
-    received, quotas = _kept_answers(run, settings, now)
+        records, most = [], None if every else 1
+        shares = [(group, share) for group in asked for share in group.merchants[:most]]
+        for group, share in shares:
+            its = [tally for tally in tallies if tally.appid == share.appid and has_code(tally, group.code)]
+            for env in list(dict.fromkeys(tally.env for tally in its))[:most]:
+                of_env = [tally for tally in its if tally.env == env]
+                page, _count = run.page(code=group.code, appid=share.appid, limit=1, tallies=of_env)
+                rows, names = group.rows, tuple(each.merchant for each in group.merchants)
+                if every:
+                    rows, names = sum(tally.rows for tally in of_env), (share.merchant,)
+                records += [(group.code, record, rows, names) for record in page]
+    received = _kept(run, settings).get("received", {})
     for code, record, rows, names in records:
         row, end = record.row, record.end
         merchant = in_file.get((row.appid, row.env)) or Merchant(row.appid, row.merchant, row.env)
         answers = Answers()
         if (request := received.get(end.rid)) is not None:
             answers = Answers(request=ReceivedRequest(**request | {"fields": tuple(request["fields"])}))
-        if row.appid in quotas and merchant.owner is Owner.MERCHANT:
-            answers = replace(answers, quota=Quota(**quotas[row.appid]["quota"]))
         facts = Facts(
             merchant=merchant,
             answers=answers,
@@ -257,10 +252,10 @@ def diagnose(
     run: Run | None, samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings, now: float
 ) -> Diagnoses:
     """Ask an opened target about the samples and judge its answers; what was found of a run is kept in its ledger."""
-    return summed_up(run, judge(samples, merchants, settings, now), settings, now)
+    return summed_up(run, judge(samples, merchants, settings, now), settings)
 
 
-def summed_up(run: Run | None, judged: Sequence[Diagnosis], settings: Settings, now: float) -> Diagnoses:
+def summed_up(run: Run | None, judged: Sequence[Diagnosis], settings: Settings) -> Diagnoses:
     """Return one diagnosis for each verdict, of what was asked just now; that of a run is kept in its ledger."""
     diagnoses, asked_at = Diagnoses(), time.time()
     for verdict, members in grouped((each.verdict, each) for each in judged):
@@ -271,14 +266,17 @@ def summed_up(run: Run | None, judged: Sequence[Diagnosis], settings: Settings, 
         )
     diagnoses.sort(key=lambda each: (-each.rows, each.verdict.code))
     if run is not None:
-        _keep(run, diagnoses, [each.facts for each in judged], settings, now)
+        _keep(run, diagnoses, [each.facts for each in judged], settings)
     return diagnoses
 
 
 def judge(
     samples: Sequence[Sample], merchants: Sequence[Merchant], settings: Settings, now: float
 ) -> list[Diagnosis]:
-    """Ask an opened target about the samples; return what each suffers from. Where nothing is wrong, there is none."""
+    """Ask an opened target about the samples; return what each suffers from. Where nothing is wrong, there is none.
+
+    `now`: Unix seconds, for the age of the rows' rids.
+    """
     questions = [sample.facts for sample in samples]
     answered = result_of(submit_coroutine(ask_about(questions, merchants, settings, now=now)))
     asked = existing.asked(settings.run_target) if (existing := existing_ledger(settings)) else {}
@@ -292,9 +290,7 @@ def judge(
 # --- what the ledger keeps ---------------------------------------------------------------------------------------
 
 
-def _keep(
-    run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts], settings: Settings, now: float
-) -> None:
+def _keep(run: Run, diagnoses: Sequence[Diagnosis], answered: Sequence[Facts], settings: Settings) -> None:
     """Keep the verdicts in the run's ledger, and the answers; an earlier verdict about more rows of a code stays while it holds."""
     ledger = ledger_with_runs(settings)
     last = answered_at(ledger, run.record)
@@ -308,26 +304,13 @@ def _keep(
         more[line["code"]] -= line["rows"]
     verdicts = [line for line in earlier if more[line["code"]] > 0]
     verdicts += [line for line in lines if more[line["code"]] <= 0]
-    received, quotas = _kept_answers(run, settings, now)
+    received = _kept(run, settings).get("received", {})
     for facts in answered:
-        request, quota = facts.answers.request, facts.answers.quota
-        if isinstance(request, ReceivedRequest):
+        if isinstance(request := facts.answers.request, ReceivedRequest):
             received[facts.rid] = asdict(request)
-        if isinstance(quota, Quota) and not facts.own:
-            quotas.setdefault(facts.merchant.appid, {"at": now, "quota": asdict(quota)})
-    ledger.keep_answers(run.record, {"verdicts": verdicts, "received": received, "quotas": quotas})
+    ledger.keep_answers(run.record, {"verdicts": verdicts, "received": received})
 
 
 def _kept(run: Run, settings: Settings) -> Mapping[str, Any]:
     """Return what the ledger keeps of questions about a run now."""
     return ledger_with_runs(settings).run(run.id).answers
-
-
-def _kept_answers(
-    run: Run, settings: Settings, now: float
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Return what was received, by rid; and the quotas of the last QUOTA_SECONDS with the times of the answers, by appid."""
-    kept = _kept(run, settings)
-    quotas = kept.get("quotas", {}).items()
-    recent = {appid: told for appid, told in quotas if 0 <= now - told["at"] < QUOTA_SECONDS}
-    return kept.get("received", {}), recent

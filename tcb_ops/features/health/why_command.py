@@ -36,12 +36,12 @@ def why(subject: str, record: str | None, *, every: bool, common: CommonOptions)
     settings, console = common.start()
     if record is not None and Path(record).exists():
         raise UsageError(_("{out} already exists: choose another name", out=record))
-    now, only = time.time(), common.matching(settings)
-    run, samples, merchants = subject_of(subject, settings, now, every=every, only=only)
+    only = common.matching(settings)
+    run, samples, merchants = subject_of(subject, settings, every=every, only=only)
     with common.open_target(console, settings) as settings:
         console.release()
         with console.waiting(_("asking the platform")):
-            diagnoses = diagnose(run, samples, merchants, settings, now)
+            diagnoses = diagnose(run, samples, merchants, settings, time.time())
     if record is not None:
         causes = {"causes": [diagnosis.redacted() for diagnosis in diagnoses]}
         Path(record).write_text(json.dumps(causes, ensure_ascii=False, indent=2), encoding="utf-8")

@@ -341,7 +341,8 @@ def _file_cells(lines: Sequence[FileLine], settings: Settings) -> list[list[str]
 def own_files(common: CommonOptions, settings: Settings) -> frozenset[str]:
     """Return the real paths of tcb-ops's own files, which must never be uploaded."""
     tokens = settings.tokens
-    named = ["links.csv", "links.csv.part", "links.retry.csv", "links.retry.csv.part"]
+    links = ("links.csv", "links.retry.csv", "links.fixed.csv")
+    named = [name + tail for name in links for tail in ("", ".part")]
     named += [
         value.removeprefix("file:") for value in (tokens.secret, tokens.ticket) if value.startswith("file:")
     ]

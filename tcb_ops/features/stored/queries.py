@@ -16,7 +16,7 @@ from tcb_ops.errors import LedgerDamagedError
 from tcb_ops.i18n import Text, ngettext
 from tcb_ops.kinds import Kind, all_kinds, kind_named
 from tcb_ops.ledger.reader import LedgerReader
-from tcb_ops.ledger.records import LaterChange, RunRecord
+from tcb_ops.ledger.records import REPLACED, LaterChange, RunRecord
 from tcb_ops.ledger.schema import any_of, sql_list
 from tcb_ops.model import STORED_OUTCOMES, Outcome
 
@@ -43,13 +43,10 @@ def after_upload(
 
 
 def _still_cached(reader: LedgerReader, run: RunRecord) -> Text | None:
-    query = f"""
-        SELECT before.cache_control, COUNT(*) FROM rows
-        JOIN rows AS before ON before.run = rows.replaced_run AND before.line = rows.replaced_line
-        WHERE {any_of("rows.run", reader.members(run))} AND rows.outcome = 'uploaded' AND before.cache_control <> ''
-        AND before.md5 <> rows.md5 GROUP BY 1"""
-    replaced = reader.ledger.fetch(query, [member.number for member in reader.members(run)])
-    times = [(seconds, files) for text, files in replaced if (seconds := seconds_cached(text))]
+    replaced = Counter[str]()
+    for member in reader.members(run):
+        replaced.update(member.answers.get(REPLACED, {}))
+    times = [(seconds, files) for text, files in replaced.items() if (seconds := seconds_cached(text))]
     if not times:
         return None
     return ngettext(

@@ -256,6 +256,21 @@ def test_a_question_warns_of_too_few_link_calls(open_cli, on_terminal):
         assert (server.stats["quota"], server.stats["link_calls"]) == (1, 0), "nothing was sent"
 
 
+@pytest.mark.slow
+def test_the_text_for_a_merchant_is_shown_on_the_terminal_and_not_in_the_data(open_cli, on_terminal):
+    cli = open_cli(many(TEA, rows=1))
+    faults = Faults(accounts=(SimulatedAccount(TEA.appid, permissions=(18,)),))
+    with Simulator([TEA], {TEA.appid: "token-of-wxtea"}, faults=faults) as server:
+        target = ("--target", server.base)
+        assert cli("links", "list.csv", *target).code == 1
+        with on_terminal(cli, "fix", "--json", *target) as typed:
+            typed.wait_for("Have you sent the text to the merchant?")
+            typed.type("y\n")
+            code, out = typed.end()
+    assert (code, json.loads(out)["causes"][0]["state"]) == (1, "waiting")
+    assert "please authorize us again" in typed.seen
+
+
 @pytest.mark.kill
 def test_ctrl_c_at_a_question_is_130_and_nothing_was_sent(open_cli, on_terminal):
     cli = open_cli(many(*SIX, rows=2), merchants=SIX)

@@ -11,7 +11,7 @@ from scripted import Server, always
 from workspace import TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator.faults import Fault, FaultStep
+from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.interface_calls import hidden
 
 LIVE = ("--target", "http://localhost:9")
@@ -93,6 +93,24 @@ def test_a_call_that_may_change_something_live_needs_yes_without_a_terminal(open
         assert "--yes" not in sent.err
 
 
+@pytest.mark.parametrize(
+    ("interface", "step", "is_repeated"),
+    [("tcb/getenvinfo", FaultStep.ENV_INFO, True), ("tcb/createenvandresource", FaultStep.CREATE_ENV, False)],
+)
+def test_a_call_whose_answer_is_lost_is_repeated_unless_it_may_change_something(
+    open_workspace, interface, step, is_repeated
+):
+    lost = Fault(step=step, reset=Reset.MIDDLE, calls=((1, 1),))
+    workspace = open_workspace(many(TEA, rows=1), [lost])
+    body = {"type": "CreatePostpayPackage", "alias": "tea"}
+    if is_repeated:
+        assert tcb.call(TEA.appid, interface, body, settings=workspace.settings)["info_list"]
+        return
+    with pytest.raises(tcb.TransportError):
+        tcb.call(TEA.appid, interface, body, settings=workspace.settings)
+    assert workspace.sim.stats[f"{step}"] == 1
+
+
 @pytest.mark.integration
 @pytest.mark.parametrize(
     ("answer", "status"),
@@ -117,12 +135,15 @@ def test_what_hides_a_secret():
         "authorizer_access_token": "abc",
         "info": [{"pre_auth_code": "x", "name": "茶"}],
         "download_url": "https://a.b/c?sign=1234567890abcdef",
+        "old_tokens": ["defg"],
+        "authorization_info": {"authorizer_appid": "wxtea"},
         "errmsg": "ok",
         "url": "",
         "count": 3,
     }
     shown = hidden(answer)
     assert shown["info"][0]["name"] == "茶"
+    assert shown["authorization_info"]["authorizer_appid"] == "wxtea"
     assert [shown[key] for key in ("errmsg", "url", "count")] == ["ok", "", 3]
-    for text in ("abc", "'x'", "1234567890abcdef"):
+    for text in ("abc", "'x'", "1234567890abcdef", "defg"):
         assert text not in repr(shown)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -24,7 +26,7 @@ from tcb_ops.features.health.remedies import (
     decide,
     remedy_of,
 )
-from tcb_ops.features.simulator.faults import SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Lang
 
 DECISIONS = [
@@ -108,7 +110,7 @@ def test_two_nights_of_yes_do_what_is_free_and_a_person_agrees_once_to_what_cost
     assert server.sim.stats["create_env"] == 0
 
     whole, (treatment,) = fix.treatments(run, server.settings)
-    fix.treat(treatment, whole, server.settings, Decisions(agrees=lambda *_about: True))
+    fix.carry_out([treatment], whole, server.settings, Decisions(agrees=lambda *_about: True))
     assert treatment.state is RemedyState.DONE
     assert server.sim.stats["create_env"] == 1, server.sim.stats
     code, _causes, answer, _err = typed_causes(type_command, "--yes")
@@ -121,8 +123,7 @@ def test_an_environment_is_created_once(open_token_server):
     everything = Decisions(agrees=lambda *_about: True)
     for _time in range(3):
         whole, listed = fix.treatments(run, server.settings)
-        for treatment in listed:
-            fix.treat(treatment, whole, server.settings, everything)
+        fix.carry_out(listed, whole, server.settings, everything)
         tcb.call("wxbooks", "simulator/confirm", settings=server.settings)
     assert server.sim.stats["create_env"] == 1
 
@@ -146,12 +147,11 @@ def test_rows_of_a_wrong_environment_are_corrected_and_not_retried(open_token_se
     )
     run = failed_run(server, [TEA_TEST])
     whole, (treatment,) = fix.treatments(run, server.settings)
-    fix.treat(treatment, whole, server.settings, Decisions())
+    fix.carry_out([treatment], whole, server.settings, Decisions())
     assert treatment.state is RemedyState.SKIPPED
     offered = []
-    fix.treat(
-        treatment, whole, server.settings, Decisions(env=lambda _each, envs: offered.extend(envs) or envs[0])
-    )
+    choice = Decisions(env=lambda _each, envs: offered.extend(envs) or envs[0])
+    fix.carry_out([treatment], whole, server.settings, choice)
     assert (treatment.state, offered, treatment.env) == (RemedyState.DONE, ["tea-1"], "tea-1")
     file = fix.write_corrected(whole, [treatment], server.settings)
     batch = tcb.read_paths(file, server.file)
@@ -174,7 +174,7 @@ def test_a_merchant_that_was_sent_the_text_is_ready_once_it_has_authorized(open_
         return True
 
     whole, (treatment,) = fix.treatments(run, settings)
-    fix.treat(treatment, whole, settings, Decisions(sent=sent, takes_link=True))
+    fix.carry_out([treatment], whole, settings, Decisions(sent=sent, takes_link=True))
     ((text, link),) = letters
     assert text.startswith("城南书店: please authorize us again")
     assert "biz_appid=wxbooks" in link.reveal()
@@ -194,3 +194,115 @@ def test_a_merchant_that_was_sent_the_text_is_ready_once_it_has_authorized(open_
     assert json.loads(type_command("audit", "--json", "--new-run")[1])["audit"]["ready"][0]["run"] == run.id
     assert typed_causes(type_command, "--yes")[0] == 0
     assert json.loads(type_command("audit", "--json", "--new-run")[1])["audit"]["ready"] == []
+
+
+def with_cloud(server, run):
+    """Bring the bookshop as far as an open CloudBase without an environment."""
+    whole, listed = fix.treatments(run, server.settings)
+    fix.carry_out(listed, whole, server.settings, Decisions())
+    tcb.call("wxbooks", "simulator/confirm", settings=server.settings)
+    whole, listed = fix.treatments(run, server.settings)
+    fix.carry_out(listed, whole, server.settings, Decisions())
+    return fix.treatments(run, server.settings)
+
+
+def test_of_two_operators_one_creates_the_environment(open_token_server):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    run, other_run = failed_run(server, [BOOKS]), failed_run(server, [BOOKS, TEA])
+    whole, listed = with_cloud(server, run)
+    other_whole, others = fix.treatments(other_run, server.settings)
+    states = []
+
+    def agrees_while_another_tries(*_about):
+        fix.carry_out(others, other_whole, server.settings, Decisions(agrees=lambda *_about: True))
+        states.append((others[0].state, "is being worked on by" in others[0].said.en))
+        return True
+
+    fix.carry_out(listed, whole, server.settings, Decisions(agrees=agrees_while_another_tries))
+    assert states == [(RemedyState.SKIPPED, True)]
+    fix.carry_out(others, other_whole, server.settings, Decisions(agrees=lambda *_about: True))
+    assert others[0].state is RemedyState.DONE
+    assert server.sim.stats["create_env"] == 1
+
+
+def test_an_environment_that_the_merchant_creates_while_it_is_asked_about_is_used(open_token_server):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    whole, listed = with_cloud(server, failed_run(server, [BOOKS]))
+    body = {"type": "CreatePostpayPackage", "alias": "books"}
+
+    def agrees_late(*_about):
+        return bool(tcb.call("wxbooks", CREATE_ENV.interface, body, settings=server.settings))
+
+    fix.carry_out(listed, whole, server.settings, Decisions(agrees=agrees_late))
+    assert listed[0].state in {RemedyState.DONE, RemedyState.SKIPPED}
+    assert server.sim.stats["create_env"] == 1
+
+
+def test_a_quota_that_somebody_has_reset_is_not_reset_again(open_token_server):
+    full = SimulatedAccount("wxtea", daily_limit=5, used=5)
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[full])
+    run = failed_run(server, [TEA])
+    plans = [fix.treatments(run, server.settings) for _operator in range(2)]
+    for whole, listed in plans:
+        fix.carry_out(listed, whole, server.settings, Decisions())
+        assert [each.state for each in listed] == [RemedyState.DONE]
+    assert server.sim.stats["clear_quota"] == 1
+
+
+def test_a_message_that_was_not_sent_with_this_ledger_is_not_noted_as_its_own(open_token_server):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    run = failed_run(server, [BOOKS])
+    with pytest.raises(tcb.RefusedError, match="601049"):
+        tcb.call("wxbooks", OPEN_CLOUD.interface, settings=server.settings)
+    whole, listed = fix.treatments(run, server.settings)
+    fix.carry_out(listed, whole, server.settings, Decisions())
+    assert (listed[0].state, listed[0].errcode) == (RemedyState.WAITING, -601026)
+    assert fix.treatments(run, server.settings)[1][0].diagnosis.verdict.asked is None
+
+
+def test_each_environment_of_a_merchant_is_asked_about(open_token_server):
+    foreign = [SimulatedEnvironment("tea-1", foreign=True), SimulatedEnvironment("tea-2", foreign=True)]
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], environments=foreign)
+    run = failed_run(server, [TEA, TEA_TEST])
+    _whole, listed = fix.treatments(run, server.settings)
+    assert {(each.merchant.env, each.diagnosis.rows) for each in listed} == {("tea-1", 1), ("tea-2", 1)}
+
+
+def test_a_second_correction_of_a_run_leaves_the_list_of_the_first(open_token_server):
+    server = open_token_server(
+        [TEA, TEA_TEST, BOOKS, CAKE], environments=[SimulatedEnvironment("tea-2", foreign=True)]
+    )
+    whole, listed = fix.treatments(failed_run(server, [TEA_TEST]), server.settings)
+    files = []
+    for env in ("tea-1", "cake-1"):
+        listed[0].env = env
+        files.append(fix.write_corrected(whole, listed, server.settings))
+    assert [file.name for file in files] == [f"{whole.id}-fixed.csv", f"{whole.id}-fixed-2.csv"]
+    assert [
+        env in file.read_text(encoding="utf-8-sig")
+        for env, file in zip(("tea-1", "cake-1"), files, strict=True)
+    ]
+
+
+def test_an_unfinished_run_is_refused_before_anything_is_done(open_token_server, type_command):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    run = failed_run(server, [BOOKS])
+    with closing(sqlite3.connect(server.settings.ledger)) as ledger, ledger:
+        ledger.execute("UPDATE runs SET finished_at = NULL")
+    code, _out, err = type_command("fix", "--yes")
+    assert (code, f"Run {run.id} is unfinished" in err) == (2, True)
+    assert server.sim.stats["create_cloud_user"] == 0
+
+
+def test_without_an_answer_about_its_environments_none_is_created(open_token_server):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    whole, listed = with_cloud(server, failed_run(server, [BOOKS]))
+
+    def agrees_during_an_outage(*_about):
+        server.sim.play([Fault(step=FaultStep.ENV_INFO, errcode=-1)])
+        return True
+
+    fix.carry_out(listed, whole, server.settings, Decisions(agrees=agrees_during_an_outage))
+    assert listed[0].state is RemedyState.LATER
+    assert "-1" in listed[0].said.en
+    assert server.sim.stats["create_env"] == 0

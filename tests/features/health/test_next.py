@@ -230,7 +230,7 @@ def test_merchants_that_were_asked_wait_and_then_are_ready(open_token_server, ty
     run = links_of(server, type_command, TEA_SHOP, BOOK_SHOP)
     assert [each["step"] for each in steps() if each["run"] == run.id] == ["fix"]
     whole, (treatment,) = fix.treatments(run, server.settings)
-    fix.treat(treatment, whole, server.settings, Decisions(sent=lambda *_about: True))
+    fix.carry_out([treatment], whole, server.settings, Decisions(sent=lambda *_about: True))
     (waiting,) = [each for each in steps() if each["run"] == run.id]
     assert facts_of(waiting) == ("waiting", run.id, 1, 1)
     assert typed(waiting["command"]) == 1
@@ -256,7 +256,7 @@ def test_an_audit_tells_nothing_of_a_merchant_that_was_asked_after_it(open_token
     server.sim.play([], [SimulatedAccount("wxbooks", permissions=(18,))])
     run = links_of(server, type_command, BOOK_SHOP)
     whole, (treatment,) = fix.treatments(run, server.settings)
-    fix.treat(treatment, whole, server.settings, Decisions(sent=lambda *_about: True))
+    fix.carry_out([treatment], whole, server.settings, Decisions(sent=lambda *_about: True))
     code, out, _err = type_command("next", "--json")
     assert (code, [each["step"] for each in json.loads(out)["next"]]) == (0, ["waiting"])
 
