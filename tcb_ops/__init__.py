@@ -19,6 +19,7 @@ TYPE_CHECKING = False  # for type checkers, which know the name: typing takes tw
 
 if TYPE_CHECKING:
     from tcb_ops.api import errcodes as errcodes, links as links, open_run as open_run, prune as prune
+    from tcb_ops.api import prune_reports as prune_reports
     from tcb_ops.api import read_merchants as read_merchants, read_paths as read_paths
     from tcb_ops.api import resume as resume, retry as retry, runs as runs, start_links as start_links
     from tcb_ops.api import start_resume as start_resume, start_retry as start_retry
@@ -60,7 +61,7 @@ __version__ = "0.1.0"
 
 _PUBLIC = {
     "api": (
-        "errcodes links open_run prune read_merchants read_paths "
+        "errcodes links open_run prune prune_reports read_merchants read_paths "
         "resume retry runs start_links start_resume start_retry start_upload upload"
     ),
     "errors": (

@@ -383,3 +383,21 @@ def prune(older_than: int, *, dry_run: bool = False, settings: Settings | None =
                 remove(ledger, run)
             ledger.compact()
     return removable
+
+
+@checked
+def prune_reports(older_than: int, *, dry_run: bool = False, settings: Settings | None = None) -> list[Path]:
+    """Remove the report folders that were exported more than `older_than` days ago; return them.
+
+    Only those in the settings' `reports` that are as this ledger exported them, so that it can write them again: what somebody
+    has changed stays, and so does the report of a run that the ledger does not have any more. `dry_run`: nothing is removed.
+    """
+    from tcb_ops.reports import old_reports
+
+    check_count("older_than", older_than, least=1)
+    settings = settings_for({"settings": settings})
+    before = time.time() - older_than * _SECONDS_PER_DAY
+    removable = old_reports.removable(settings.reports, ledger_with_runs(settings), before)
+    for report in [] if dry_run else removable:
+        old_reports.remove(report)
+    return removable

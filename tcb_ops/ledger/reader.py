@@ -248,10 +248,10 @@ class LedgerReader(FileReader):
         retries += [later for retry in list(retries) for later in self.retries(retry)]
         return sorted(retries, key=lambda retry: retry.number)
 
-    def exports(self, run: RunRecord) -> set[str]:
-        """Return the SHA-256 of the manifest.json of each report of a run."""
-        query = "SELECT manifest_sha256 FROM exports WHERE run = ?"
-        return {digest for (digest,) in self.fetch(query, (run.number,))}
+    def exports(self, run: RunRecord | None = None) -> set[str]:
+        """Return the SHA-256 of the manifest.json of each report of a run, or of all runs."""
+        query = f"SELECT manifest_sha256 FROM exports {'' if run is None else 'WHERE run = ?'}"
+        return {digest for (digest,) in self.fetch(query, () if run is None else (run.number,))}
 
     @contextmanager
     def snapshot(self) -> Iterator[Self]:

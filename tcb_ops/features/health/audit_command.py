@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -43,16 +44,41 @@ def _show(console: Console, deliveries: Iterable[Notification]) -> None:
 
 
 def announce(run: Run, console: Console) -> list[dict[str, Any]]:
-    """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`."""
+    """Send the message about a finished audit to receivers whose `on` applies; return the deliveries for `--json`.
+
+    Then write its metrics, of an audit of all merchants.
+    """
     from tcb_ops.features.health import notifications
     from tcb_ops.features.health.audit_kind import AUDIT
 
-    if run.record.kind != AUDIT or not run.settings.section("notify"):
+    if run.record.kind != AUDIT:
         return []
-    with console.waiting(_("Sending the message about this audit")):
-        deliveries = notifications.notify(run.id, on_demand=False, settings=run.settings)
-    _show(console, deliveries)
+    deliveries: list[Notification] = []
+    try:
+        if run.settings.section("notify"):
+            with console.waiting(_("Sending the message about this audit")):
+                deliveries = notifications.notify(run.id, on_demand=False, settings=run.settings)
+            _show(console, deliveries)
+    finally:
+        _write_metrics(run, console)
     return [delivery.to_json(console.lang) for delivery in deliveries]
+
+
+def _write_metrics(run: Run, console: Console) -> None:
+    from tcb_ops.features.health.audit import audited
+    from tcb_ops.features.health.metrics import write_metrics
+    from tcb_ops.system_errors import system_reason
+
+    file: Path | None = run.settings.section("audit").metrics
+    if file is None or run.record.selection.options:
+        return
+    run.refresh()  # to whom the message was not delivered
+    try:
+        write_metrics(file, audited(run), len(run.record.undelivered))
+    except OSError as error:
+        console.warn(
+            _("The metrics could not be written to {file}: {why}.", file=file, why=system_reason(error))
+        )
 
 
 @click.command(cls=Command, usual="test target json")

@@ -21,6 +21,8 @@ class AuditSettings(Section):
 
     known: PathName = Path("known.csv")
     """Failures that are reported without an alarm until a date; the file may be missing."""
+    metrics: Path | None = None
+    """The file for monitoring that an audit of all merchants replaces."""
 
 
 @dataclass(frozen=True, init=False)

@@ -193,6 +193,7 @@ def test_what_commands_print_is_as_the_schema_has_it(open_cli):
         "merchants check": ("merchants", "check"),
     }.items():
         valid(valid(cli(*words, "--json").json), part)
+    valid(cli("prune", "--reports", "--older-than", "99d", "--json").json, "prune")
     for words in (("links", "list.csv"), ("audit",), ("retry", run), ("undo", run), ("delete", run)):
         valid(valid(cli(*words, "--dry-run", "--json").json), "dry-run")
     for words in (

@@ -1,8 +1,11 @@
 """`audit`, `notify` and `runs --stale` as an operator types them."""
 
 import json
+import os
+import re
 import signal
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -197,3 +200,73 @@ def test_an_interrupt_while_a_message_is_sent_loses_that_message_only(open_cli, 
     set_robot(cli, "accept")
     assert cli("audit", *QUICK, "--fail-on", "new").code == 0
     assert "newly broken 1" in cli.workspace.sim.robots.messages[-1].text
+
+
+# --- metrics -----------------------------------------------------------------------------------------------------------
+
+SAMPLE = re.compile(r'tcb_ops_audit_(\w+)\{target="([^"]+)"(?:,state="(\w+)")?\} ([\d.]+)')
+
+
+def samples(file):
+    """Return the values of a file of metrics, by name or state; each line is in the text format."""
+    text = file.read_text(encoding="utf-8")
+    assert text.endswith("\n")
+    matches = [SAMPLE.fullmatch(line) for line in text.splitlines() if not re.match("# (HELP|TYPE) ", line)]
+    return {match[3] or match[1]: float(match[4]) for match in matches}
+
+
+@pytest.fixture
+def measured(open_cli, monkeypatch):
+    monkeypatch.setenv("TCB_OPS_AUDIT__METRICS", "tcb-ops.prom")
+    return open_cli([], BROKEN)
+
+
+@pytest.mark.integration
+def test_an_audit_leaves_what_a_monitor_asks_for(measured, monkeypatch):
+    monkeypatch.setattr("tcb_ops.features.health.notifications.RETRY_WAITS", ())
+    set_robot(measured, "refuse")
+    assert measured("audit", *QUICK).code == 1
+    found = samples(measured.folder / "tcb-ops.prom")
+    assert time.time() - found.pop("finished_timestamp_seconds") < 600
+    states = {"new": 1, "recovered": 0, "still": 0, "unknown": 0, "silenced": 0, "healthy": 2}
+    assert found == {**states, "stopped": 0, "undelivered_messages": 1}
+    set_robot(measured, "accept")
+    measured.workspace.sim.play([])
+    assert measured("audit", *QUICK, "--json").code == 0
+    found = samples(measured.folder / "tcb-ops.prom")
+    assert (found["new"], found["recovered"], found["undelivered_messages"]) == (0, 1, 0)
+
+
+@pytest.mark.integration
+def test_an_audit_of_some_merchants_and_a_retry_leave_the_file_as_it_is(measured):
+    assert measured("audit", *QUICK).code == 1
+    before = (measured.folder / "tcb-ops.prom").read_bytes()
+    assert measured("retry", "--kind", "audit", *QUICK).code == 1
+    assert measured("audit", "--where", f"name={TEA.name}", *QUICK).code == 0
+    assert (measured.folder / "tcb-ops.prom").read_bytes() == before
+
+
+@pytest.mark.integration
+def test_an_audit_that_is_stopped_says_so(measured):
+    measured.workspace.sim.play([Fault(env="*", step=FaultStep.ENV_INFO, errcode=61004)])
+    assert measured("audit", *QUICK).code == 3
+    assert samples(measured.folder / "tcb-ops.prom")["stopped"] == 1
+
+
+@pytest.mark.posix("the rights of other users")
+@pytest.mark.integration
+def test_others_may_read_the_file(measured):
+    before = os.umask(0o022)
+    try:
+        measured("audit", *QUICK)
+    finally:
+        os.umask(before)
+    assert (measured.folder / "tcb-ops.prom").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.integration
+def test_metrics_that_cannot_be_written_fail_no_audit(measured, monkeypatch):
+    monkeypatch.setenv("TCB_OPS_AUDIT__METRICS", str(measured.folder / "missing" / "tcb-ops.prom"))
+    result = measured("audit", *QUICK, "--fail-on", "none", "--quiet")
+    assert result.code == 0
+    assert "The metrics could not be written to " in result.err
