@@ -71,10 +71,14 @@ class Command(_TwoHelps):
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the usual options, in the complete help all in groups."""
         own, everything = N_("Options"), ctx.meta.get(_ALL, False)
+        semicolon = gettext.gettext("{one}; {next}").format(one="", next="")
         groups = dict[str, list[tuple[str, str]]]()
         for param in self.get_params(ctx):
             record = param.get_help_record(ctx) if isinstance(param, click.Option) else None
             if record is not None and (everything or param.opts[-1].lstrip("-") in self.usual):
+                name, (text, mark, facts) = record[0], record[1].partition("  [")
+                facts = facts.replace("; ", semicolon)
+                record = (name, f"{text}{mark}{facts}")
                 groups.setdefault(getattr(param, "group", "") if everything else "", []).append(record)
         for group, records in groups.items():
             with formatter.section(gettext.gettext(group or own)):

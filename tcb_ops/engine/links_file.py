@@ -23,7 +23,7 @@ from zoneinfo import ZoneInfo
 
 from tcb_ops.disk import replacing, sync_to_disk
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.i18n import _
+from tcb_ops.i18n import _, as_list
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import RowEnd
@@ -51,7 +51,7 @@ def check_columns(headers: Iterable[str]) -> None:
         raise UsageError(
             _(
                 "The list has a column that links.csv itself writes: {names}. Rename it in the list.",
-                names=", ".join(twice),
+                names=as_list(twice),
             )
         )
 

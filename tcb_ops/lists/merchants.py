@@ -15,7 +15,7 @@ from tcb_ops.details import DetailCode, detail
 from tcb_ops.errors import UsageError, check_value
 from tcb_ops.formatting import fold, near_names, shown
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import Joined, Lang, Text, _, ngettext, verbatim
+from tcb_ops.i18n import Joined, Lang, Text, _, as_list, ngettext, verbatim
 from tcb_ops.lists.input_files import refused
 from tcb_ops.lists.table import ADDED, MERCHANT_COLUMNS, Line, read_lines
 from tcb_ops.model import Merchant, Owner, Problem, Selection
@@ -212,7 +212,7 @@ def _merchant(line: Line, problems: list[Problem]) -> Merchant:
         if fold(value) in values:
             return values[fold(value)]
         message = _("{ours} cannot be '{value}'", ours=name, value=shown(value))
-        fix = _("write one of {allowed}, or nothing", allowed=", ".join(filter(None, values)))
+        fix = _("write one of {allowed}, or nothing", allowed=as_list(filter(None, values)))
         problems.append(line.problem(message, fix, name))
         return values[""]
 
@@ -259,7 +259,7 @@ def narrowed(merchants: Merchants, where: str | Sequence[str]) -> Merchants:
                     item=shown(item),
                     source=merchants.source,
                     column=shown(column),
-                    there=", ".join(merchants.headers),
+                    there=as_list(merchants.headers),
                 )
             )
         values.setdefault(position, set()).add(fold(value))
@@ -371,18 +371,21 @@ def _unknown(column: Column, value: str, merchants: Merchants, near: Near) -> Un
         fix = _("name the column merchant, or write the environment: {listed}", listed=list_lines(lines))
         return Unresolved(column, message, fix)
     if column == "env":
-        like = ", ".join(f"{n} ({merchants.for_env(n)[0].name})" for n in near(value, merchants.envs))
+        like: list[object] = [
+            _("{env} ({merchant})", env=each, merchant=merchants.for_env(each)[0].name)
+            for each in near(value, merchants.envs)
+        ]
         message = detail(DetailCode.ENV_UNKNOWN, name=name)
     else:
         names = dict.fromkeys([*(line.name for line in merchants), *(line.appid for line in merchants)])
-        like = ", ".join(near(value, [*names]))
+        like = [*near(value, [*names])]
         message = detail(DetailCode.MERCHANT_UNKNOWN, name=name)
     file: Text | str = merchants.source or "merchants.csv"
     if Path(merchants.source).parent == SAMPLE:  # the program's own folder
         file = _("the merchants.csv of a rehearsal (`tcb-ops init --practice DIR`)")
     fix = _("check it, or add it to {file}", file=file)
     if like:
-        fix = _("did you mean {like}? Otherwise add it to {file}", like=like, file=file)
+        fix = _("did you mean {like}? Otherwise add it to {file}", like=as_list(like), file=file)
     return Unresolved(column, message, fix)
 
 

@@ -20,7 +20,7 @@ from typing import NamedTuple, TypeAlias, TypeVar
 from tcb_ops.errors import BrokenTableError, UsageError
 from tcb_ops.formatting import fold, shown, trim
 from tcb_ops.hooks import WorkbookHooks, hooks
-from tcb_ops.i18n import Text, _
+from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.lists.input_files import CHANGED, decode, digest, input_error, is_workbook, open_bytes, readable
 from tcb_ops.model import Problem, Rows, file_problem
 from tcb_ops.secrets import MASK
@@ -189,7 +189,7 @@ _WORD = re.compile("[0-9A-Za-z_+/=.@~-]{12,}")
 """Twelve or more characters as tokens have them."""
 
 
-def quoted_names(names: Iterable[str]) -> str:
+def quoted_names(names: Iterable[str]) -> Text:
     """Return names as a list in quotation marks, with ••• in place of what may be a token.
 
     The first line of a token file without a header is taken for the names.
@@ -210,7 +210,7 @@ def quoted_names(names: Iterable[str]) -> str:
         words = _WORD.findall(name) if not _APPID.fullmatch(name) else []
         return any(is_row or re.search(r"\d", word) for word in words)
 
-    return ", ".join(MASK if may_be_a_token(name) else f"'{shown(name, 40)}'" for name in names)
+    return as_list(MASK if may_be_a_token(name) else _("'{name}'", name=shown(name, 40)) for name in names)
 
 
 # --- cells ----------------------------------------------------------------------------------------------------------

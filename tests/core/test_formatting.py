@@ -35,8 +35,8 @@ def test_shown_escapes_what_a_terminal_would_act_on_and_cuts_what_is_long():
 @pytest.mark.parametrize(
     ("seconds", "english", "chinese"),
     [
-        (-3, "<1s", "不到 1 秒"),
-        (0.04, "<1s", "不到 1 秒"),
+        (-3, "<1s", "1 秒以内"),
+        (0.04, "<1s", "1 秒以内"),
         (0.6, "1s", "1 秒"),
         (59.4, "59s", "59 秒"),
         (64, "1m04s", "1 分 4 秒"),

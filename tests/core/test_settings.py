@@ -212,7 +212,7 @@ def test_all_mistakes_are_reported_in_one_pass(monkeypatch):
         "TCB_OPS_MERCHANT",
     ]
     assert "(did you mean ledger?).\n" in text.en
-    assert "（是否想写“ledger”？）。\n" in text.zh
+    assert "（您要写的是不是“ledger”？）。\n" in text.zh
     assert "hunter2" not in text.en + text.zh
 
 

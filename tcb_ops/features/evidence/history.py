@@ -23,7 +23,7 @@ from tcb_ops.features.evidence.drawings import CODES, Chart, chart, macros
 from tcb_ops.features.evidence.queries import by_cell, tried_again
 from tcb_ops.formatting import fold
 from tcb_ops.frames import Lines, NoRun, Tabular
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, ngettext
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_names, merchant_count, row_count
 from tcb_ops.model import Outcome, Reason
 from tcb_ops.reports.data_frames import frame_of
@@ -170,8 +170,10 @@ class Answer(Tabular):
 
     def __repr__(self) -> str:
         lang = self.history.settings.lang
-        sentences = (f"{part.kind.label.of(lang)}: {part.sentence.of(lang)}" for part in self.sections)
-        return "\n".join((self.caption.of(lang), *sentences))
+        sentences = (
+            _("{name}: {message}", name=part.kind.label, message=part.sentence) for part in self.sections
+        )
+        return as_lines((self.caption, *sentences)).of(lang)
 
     def _repr_html_(self) -> str:
         return str(macros(self.history.settings.lang).answer_card(self))

@@ -250,7 +250,7 @@ def call_with_token(settings: Settings, where: Sequence[str]) -> DoctorFinding:
     merchant = next((line for line in lines if line.owner is Owner.MERCHANT), lines[0])
     (facts,) = submit_coroutine(ask_about([Facts(merchant=merchant)], lines, settings)).result()
     verdict = verdict_of(facts)
-    label = f"{merchant.name} ({merchant.appid})"
+    label = _("{name} ({appid})", name=merchant.name, appid=merchant.appid)
     if verdict is None:
         return DoctorFinding(Grade.OK, _("calls are accepted (asked about {label} only)", label=label))
     # A code of our own would say nothing more than its meaning.

@@ -20,7 +20,7 @@ from tcb_ops.bundled import SAMPLE, bundled
 from tcb_ops.disk import replacing
 from tcb_ops.errors import UsageError, has_surrogates
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, _
+from tcb_ops.i18n import Lang, _, as_list
 from tcb_ops.system_errors import system_reason
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def find_notebook(given: str, lang: Lang) -> Path:
         return in_language(NOTEBOOKS / f"{fitting[0]}.ipynb", lang)
     if given.endswith(".ipynb") and Path(given).is_file():
         return Path(given)
-    fix = _("There are {names}; for one of your own, give its path (….ipynb).", names=", ".join(names))
+    fix = _("There are {names}; for one of your own, give its path (….ipynb).", names=as_list(names))
     raise UsageError(_("{wanted}: no such notebook.", wanted=given), fix)
 
 
@@ -140,7 +140,7 @@ def take_parameters(
             raise UsageError(_("-p {name}: write -p NAME=VALUE, in UTF-8.", name=sanitize(name)))
         if name not in parameters:
             refused = _("{notebook} has no parameter {name}. Its parameters: {names}")
-            raise UsageError(refused.format(notebook=notebook, name=name, names=", ".join(parameters)))
+            raise UsageError(refused.format(notebook=notebook, name=name, names=as_list(parameters)))
         default = parameters[name]
         if default is None:
             refused = _(

@@ -29,7 +29,7 @@ from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.lists.input_files import digest, is_workbook, open_bytes, readable
-from tcb_ops.lists.table import LIST_COLUMNS
+from tcb_ops.lists.table import LIST_COLUMNS, quoted_names
 from tcb_ops.model import STORED_OUTCOMES, Problem
 from tcb_ops.reports.explanations import MARK, action_text, merchant_text, reason_text, why_of
 from tcb_ops.secrets import redact
@@ -328,7 +328,7 @@ def _groups(
         (number for number, header in enumerate(listed.headers, 1) if fold(header) == fold(name)), 0
     )
     if not column or not name:
-        headers = ", ".join(f"'{shown(header, 40)}'" for header in listed.headers if header)
+        headers = quoted_names([header for header in listed.headers if header])
         text = _("{--split-by} {wanted}: the list has no such column; it has {listed}.")
         raise UsageError(text.format(wanted=shown(name, 40), listed=headers))
     top_of: dict[int, int] = {}

@@ -82,7 +82,7 @@ def test_asked_for_chinese_no_english_sentence_is_left(worked):
 def test_the_language_asked_for_holds_for_errors_before_the_settings_are_read(open_cli, words):
     cli = open_cli(many(TEA, rows=1))
     assert "没有这个设置文件" in cli("runs", "--config", "nope.toml", *words).err
-    assert "没有选项 '--colour'" in cli("runs", "--colour", *words).err
+    assert "没有选项“--colour”" in cli("runs", "--colour", *words).err
 
 
 def test_the_language_of_the_environment_holds_where_none_is_asked_for(open_cli, monkeypatch):

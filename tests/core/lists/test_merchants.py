@@ -220,7 +220,7 @@ def test_near_names_are_suggested_but_not_for_ever(merchants):
     unknown = resolved("boks-77aa01", "", "")
     assert isinstance(unknown, Unresolved)
     assert "books-77aa01 (城南书店)" in unknown.fix.en
-    assert "books-77aa01 (城南书店)" in unknown.fix.zh
+    assert "books-77aa01（城南书店）" in unknown.fix.zh
     unknown = resolved("", "茶语小店", "")
     assert isinstance(unknown, Unresolved)
     assert "茶语小铺" in unknown.fix.en

@@ -121,9 +121,9 @@ WHOLE = Problem(0, "", Bilingual("is wrong", "不对"), Bilingual("fix it", "请
     ("problem", "lang", "line"),
     [
         (PROBLEM, Lang.EN, "p.csv:7: column '路径': is wrong — fix it"),
-        (PROBLEM, Lang.ZH, "p.csv:7: “路径”列：不对 —— 请改正"),
+        (PROBLEM, Lang.ZH, "p.csv:7: “路径”列：不对。请改正"),
         (WHOLE, Lang.EN, "p.csv: is wrong — fix it"),
-        (WHOLE, Lang.ZH, "p.csv: 不对 —— 请改正"),
+        (WHOLE, Lang.ZH, "p.csv: 不对。请改正"),
     ],
 )
 def test_a_problem_is_one_line_that_names_file_line_and_column(problem, lang, line):

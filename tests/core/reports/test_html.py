@@ -182,7 +182,7 @@ def test_merchants_of_one_name_are_told_apart_by_their_appids(a_run, tmp_path):
     refused = RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=61007, ended_at=1_764_034_009.0)
     page, _ = page_of(a_run([refused] * 3, places=places), tmp_path)
     causes, heat = page.tables[0], page.tables[1]
-    assert "茶语小铺 wx0 (1) · 茶语小铺 wx1 (1)" in " ".join(causes[1][3].split())
+    assert "茶语小铺 wx0 (1 row) · 茶语小铺 wx1 (1 row)" in " ".join(causes[1][3].split())
     assert {line[0] for line in heat[1:-1]} == {"茶语小铺 wx0", "茶语小铺 wx1", "晨光文具"}
 
 
