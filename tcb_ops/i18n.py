@@ -360,7 +360,10 @@ _SPACE = _("{one} {next}", one="", next="")
 def _shown(value: object, lang: Lang) -> object:
     if isinstance(value, CommandText) and _NO_COMMANDS.get():
         return ""
-    return value.of(lang) if isinstance(value, Text) else value
+    text = getattr(
+        value, "label", value
+    )  # of a kind or an outcome, whose name is for the ledger and for options
+    return text.of(lang) if isinstance(text, Text) else value
 
 
 def terminal_lang(lang: Lang) -> Lang:

@@ -532,6 +532,11 @@ SIMULATOR: Final = "simulator"
 """The target of runs against the embedded simulator, on any port."""
 
 
+def target_name(target: str) -> Text:
+    """Return what sentences call a target as it is stored with runs: the simulator, or its API base."""
+    return _("the simulator") if target == SIMULATOR else verbatim(target)
+
+
 class Listener(StrEnum):
     """What listens at an http address, as the handshake found."""
 

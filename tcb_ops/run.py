@@ -25,7 +25,7 @@ from tcb_ops.hooks import (
     StoredHooks,
     WorkbookHooks,
 )
-from tcb_ops.i18n import Text, _, as_list, pgettext
+from tcb_ops.i18n import Joined, Text, _, as_list, pgettext, verbatim
 from tcb_ops.ledger.records import Tally
 from tcb_ops.model import STORED_OUTCOMES, Merchant, Outcome, Secret
 from tcb_ops.reports.explanations import kept_verdicts, why
@@ -91,7 +91,7 @@ class Run:
         )
         each = pgettext("repr", "{outcome} {rows:,}")
         counts = as_list(each.format(outcome=end.label, rows=rows) for end, rows in self.outcomes.items())
-        text = text.format(id=self.id, kind=self.record.kind.label, counts=counts, mark=self.mark)
+        text = text.format(id=self.id, kind=_marked_kind(self.record), counts=counts, mark=self.mark)
         return text.of(self.settings.lang)
 
     def __dir__(self) -> list[str]:
@@ -567,7 +567,7 @@ class RunHandle:
     def __repr__(self) -> str:
         ended = self._ended is not None or self.ended_within(0)
         state = pgettext("run", "ended") if ended else pgettext("run", "running")
-        text = _("<Run {id} {kind}: {counts}>", id=self.id, kind=self.record.kind.label, counts=state)
+        text = _("<Run {id} {kind}: {counts}>", id=self.id, kind=_marked_kind(self.record), counts=state)
         return text.of(self._settings.lang)
 
     def __await__(self) -> Generator[Any, None, Run]:
@@ -651,6 +651,12 @@ class RunHandle:
 
 _handles: dict[str, RunHandle] = {}
 """Runs being worked on in this process, by id, until somebody has waited for their end."""
+
+
+def _marked_kind(record: RunRecord) -> Text:
+    """Return a run's kind, marked if it went to a simulator."""
+    marks = [pgettext("target", "SIMULATED")] if record.simulated else []
+    return Joined((record.kind.label, *marks), verbatim(" · "))
 
 
 def find_handle(run: str) -> RunHandle | None:

@@ -279,8 +279,10 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
     try:
         record = ledger.run(name, settings.run_target, kinds)
     except RunNotFoundError as error:
-        listing = quoted(command(settings, "runs"))
         text = error.text.format(ledger=_ledger_title(settings))
+        if _is_sample(settings):  # it ends with this process: no command can list its runs
+            raise RunNotFoundError(text) from None
+        listing = quoted(command(settings, "runs"))
         raise RunNotFoundError(text, _("To list the runs:\n{listing}", listing=listing)) from None
     if isinstance(record.kind, MissingKind):
         raise MissingFeatureError(_("{name} is not installed.", name=record.kind))

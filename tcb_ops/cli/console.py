@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from tcb_ops.formatting import escape_controls, format_duration, lines, wrap
+from tcb_ops.formatting import escape_controls, format_duration, lines, sanitize, wrap
 from tcb_ops.i18n import Lang, Text, _, as_sentences, ngettext, terminal_lang
 from tcb_ops.model import Problem
 
@@ -163,6 +163,13 @@ class Console:
         for text in (first or head, *held):
             if text is not None:
                 self.warn(text)
+
+    def confirm(self, question: Text) -> bool:
+        """Ask for yes or no on the terminal; Enter alone is no. What does not print in the question is escaped."""
+        import click
+
+        asked = _("{question} [y/N]:", question=question).of(self.lang)
+        return click.confirm(sanitize(asked), err=True, show_default=False, prompt_suffix=" ")
 
     def waiting(self, text: Text) -> AbstractContextManager[object]:
         """Show a spinner on a terminal while work is under way."""

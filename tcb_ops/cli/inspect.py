@@ -26,7 +26,7 @@ from tcb_ops.formatting import sanitize
 from tcb_ops.hooks import ArrowHooks, AuditHooks, StoredHooks, WorkbookHooks, hooks
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences, pgettext
 from tcb_ops.kinds import row_count
-from tcb_ops.model import Secret
+from tcb_ops.model import Secret, target_name
 from tcb_ops.secrets import masked
 from tcb_ops.settings import NO_SETTINGS_FILE, Settings
 
@@ -379,8 +379,8 @@ def _head(run: Run, settings: Settings) -> Text:
         "{state}{why}",
         id=named(record),
         of=parent_text,
-        kind=record.kind.label,
-        target=record.target,
+        kind=record.kind,
+        target=target_name(record.target),
         list_name=record.list_name,
         rows=row_count(record.rows),
         begun=begun,

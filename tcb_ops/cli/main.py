@@ -21,7 +21,18 @@ from tcb_ops.cli.console import Console, show_problems, wrapped
 from tcb_ops.errors import InputError, InterruptedRunError, TcbOpsError, UsageError, error_code
 from tcb_ops.formatting import lines
 from tcb_ops.hooks import CORE, features
-from tcb_ops.i18n import N_, Lang, Text, _, as_lines, as_sentences, terminal_lang, translate_click, verbatim
+from tcb_ops.i18n import (
+    N_,
+    Lang,
+    Text,
+    _,
+    as_lines,
+    as_list,
+    as_sentences,
+    terminal_lang,
+    translate_click,
+    verbatim,
+)
 from tcb_ops.settings import chosen_lang
 from tcb_ops.system_errors import exhausted, system_reason
 
@@ -41,7 +52,9 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> U
     elif isinstance(error, click.NoSuchOption) and error.option_name == "--merchant":
         message = _("To choose a merchant: {--where} name=NAME, or {--where} appid=APPID.")
     elif isinstance(error, click.MissingParameter) and context is not None and error.param is not None:
-        message = _("{command} needs {what}.", command=command, what=error.param.get_error_hint(context))
+        message = _("{command} needs {what}.", command=command, what=_named(error.param, context))
+    elif isinstance(error, click.BadParameter) and (valid := _valid(error.param)) is not None:
+        message = _("{option} must be {valid}.", option=_named(error.param, context), valid=valid)
     elif isinstance(error, click.NoSuchOption | click.exceptions.NoSuchCommand):
         message = verbatim(error.message)
         typed_name = error.option_name if isinstance(error, click.NoSuchOption) else error.command_name
@@ -51,6 +64,28 @@ def usage_error(error: click.ClickException, arguments: Sequence[str] = ()) -> U
     refused.text = as_lines((message, usage))
     refused.code = error_code(type(error))
     return refused
+
+
+def _named(param: click.Parameter | None, context: click.Context | None) -> str:
+    """Return an option or an argument as it is typed."""
+    return param.get_error_hint(context).replace("'", "") if param is not None else ""
+
+
+def _valid(param: click.Parameter | None) -> Text | None:
+    """Return which values an option or an argument takes, in the language of the other messages; None: click says it."""
+    kind = param.type if param is not None else None
+    match kind:
+        case click.Choice():
+            return _("one of {choices}", choices=as_list(kind.choices))
+        case click.IntRange(min=least, max=None):
+            return _("a whole number, {least} or more", least=least)
+        case click.IntRange(min=least, max=most):
+            return _("a whole number from {least} to {most}", least=least, most=most)
+        case click.FloatRange(min=least, min_open=True):
+            return _("a number above {least}", least=least)
+        case click.FloatRange(min=least):
+            return _("a number, {least} or more", least=least)
+    return None
 
 
 def _nearest(name: str, names: Sequence[str]) -> str | None:

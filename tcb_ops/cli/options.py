@@ -198,7 +198,7 @@ def _ask_about(target: str, console: Console) -> None:
     )
     if not sys.stdin.isatty():
         raise UsageError(question, _("Without a terminal, write it into tcb-ops.toml as `target` instead."))
-    if not click.confirm(question.of(console.lang), err=True):
+    if not console.confirm(question):
         raise UsageError(_("Nothing was sent."))
 
 

@@ -12,6 +12,7 @@ from tcb_ops.engine.list_kinds import LINKS, UPLOAD
 from tcb_ops.errors import UsageError
 from tcb_ops.hooks import BackupHooks, WorkbookHooks
 from tcb_ops.i18n import _, as_lines, as_list, as_sentences
+from tcb_ops.settings import without_dots
 
 if TYPE_CHECKING:
     from tcb_ops.cli.steps import RunCommand
@@ -156,7 +157,7 @@ def upload(
             return command.report(handle)
         settings = command.settings
         root = command.listing.root or str(Path(paths).parent)
-        others = ["--backup", str(Path(backup).absolute())] if backup is not None else []
+        others = ["--backup", without_dots(backup)] if backup is not None else []
         with command.read_list(paths, root, others) as batch:
             if command.which.dry_run:
                 work = upload_spec(batch)

@@ -20,7 +20,7 @@ from tcb_ops.cli.options import CommonOptions, lang_option, own_option
 from tcb_ops.errors import UsageError, needed
 from tcb_ops.hooks import SimulatorHooks
 from tcb_ops.i18n import Lang, _, pgettext
-from tcb_ops.settings import SETTINGS_FILE, read_settings
+from tcb_ops.settings import SETTINGS_FILE, read_settings, without_dots
 from tcb_ops.system_errors import system_reason
 
 
@@ -73,7 +73,7 @@ def _practise(folder: Path, common: CommonOptions) -> int:
     console.info(
         _('A rehearsal: as long as tcb-ops.toml has target = "simulator", nothing leaves this machine.')
     )
-    words = (str((folder / "paths.csv").absolute()), "--root", str((folder / "files").absolute()))
+    words = (without_dots(folder / "paths.csv"), "--root", without_dots(folder / "files"))
     console.suggest(_("Upload its list to the simulator:"), command(settings, "upload", *words))
     return 0
 

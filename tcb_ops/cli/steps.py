@@ -25,7 +25,7 @@ from tcb_ops.kinds import ANY_KIND, Kind, row_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
-from tcb_ops.model import Listener, Outcome, Problem, Reason
+from tcb_ops.model import Listener, Outcome, Problem, Reason, target_name
 from tcb_ops.preflight import SendScope, scope_of_rows
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
@@ -222,14 +222,14 @@ class RunCommand:
         column = (*self.listing.column, *(f"{name}={header}" for name, header in error.columns.items()))
         options = [*others, *replace(self.listing, column=column).selection(self.common).words()]
         error.fix = _("With these columns:") if error.columns else _("Correct the list, then run:")
-        command_again = self._again(Path(error.source).absolute(), root, options)
+        command_again = self._again(error.source, root, options)
         error.text = as_lines((error.problem, error.fix, quoted(command_again)))
         self.console.suggest(error.fix, command_again)
 
-    def _again(self, source: Path, root: str | None, options: Sequence[str]) -> list[str]:
+    def _again(self, source: str | Path, root: str | None, options: Sequence[str]) -> list[str]:
         name = click.get_current_context().command.name or ""
-        root_option = ["--root", str(Path(root).absolute())] if root is not None else []
-        return command(self.settings, name, str(source.absolute()), *root_option, *options)
+        root_option = ["--root", without_dots(root)] if root is not None else []
+        return command(self.settings, name, without_dots(source), *root_option, *options)
 
     def dry_run(
         self, works: Sequence[RunSpec], batch: Batch | None = None, *, skip_unchanged: bool = False
@@ -257,7 +257,7 @@ class RunCommand:
                 raise UsageError(question, _("Without a terminal, this requires {--yes}."))
             if scope.most and (diagnosis := hooks(DiagnosisHooks)):  # undo and delete request no links
                 diagnosis.warn_of_few_calls(scope, self.settings, self.console)
-            if not click.confirm(question.of(self.console.lang), err=True):
+            if not self.console.confirm(question):
                 raise UsageError(_("Nothing was sent."))
 
     def _may_resume(self, run_id: str, started: float) -> bool:
@@ -269,7 +269,7 @@ class RunCommand:
             "Run {run_id} of this list, started {when}, is unfinished. Resume it?", run_id=run_id, when=when
         )
         self.console.release()
-        return click.confirm(question.of(self.console.lang), err=True)
+        return self.console.confirm(question)
 
     def resume(
         self,
@@ -303,9 +303,9 @@ class RunCommand:
         record = run.record
         wrong: Text | None = None
         if record.kind is not kind or record.parent:
-            wrong = _("it is a run of {kind_there}", kind_there="retry" if record.parent else record.kind)
+            wrong = _("it is a run of {kind_there}", kind_there=_("retry") if record.parent else record.kind)
         elif record.target != settings.run_target:
-            wrong = _("its target is {target}", target=record.target)
+            wrong = _("its target is {target}", target=target_name(record.target))
         elif root and str(Path(root).resolve()) != record.root:
             wrong = _("its files are below {root}", root=record.root)
         check_resume(record, wrong, settings)

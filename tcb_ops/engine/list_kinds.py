@@ -26,14 +26,14 @@ class ListKind(Kind):
     def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
-        """Return a retry of the rows that one takes; where only the list's own values are wrong, the run of a corrected copy."""
+        """Return a retry of the rows that may succeed unchanged; where there are none, the run of a corrected copy of the list."""
         from tcb_ops.engine.next_commands import fixed_list, retry
 
-        rows = sum(action.retried for action in actions)
-        if rows and not all(action.in_list for action in actions):
-            again = _("When the causes are fixed, run {rows} again:", rows=row_count(rows))
-            return again, retry(settings, run)
         to_correct = sum(action.group.rows for action in actions if action.in_list)
+        if helped := [action for action in actions if action.retried and not action.in_list]:
+            rows = row_count(sum(action.retried for action in helped))
+            codes = [action.group.code for action in helped] if to_correct else []
+            return _("When the causes are fixed, run {rows} again:", rows=rows), retry(settings, run, codes)
         if not to_correct:
             return None
         purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:")

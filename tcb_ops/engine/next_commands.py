@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tcb_ops import shell
+from tcb_ops.catalogue import COMPONENT_MARK
 from tcb_ops.i18n import CommandText
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import PLATFORM, SIMULATOR, RunSettings
@@ -92,8 +93,8 @@ def list_of(run: RunRecord) -> list[str]:
     return [run.settings.signed or "LIST", *run.selection.words()]  # a placeholder, if it was no file
 
 
-def retry(settings: Settings, run: RunRecord) -> list[str]:
-    """Compose the command that retries a finished run's rows that did not succeed.
+def retry(settings: Settings, run: RunRecord, codes: Sequence[str] = ()) -> list[str]:
+    """Compose the command that retries a finished run's rows that did not succeed; `codes`: only those that ended with one of them.
 
     A run whose URLs are not kept is sent again instead, without the rows that are stored.
     """
@@ -101,7 +102,8 @@ def retry(settings: Settings, run: RunRecord) -> list[str]:
         words = [*list_of(run), "--root", without_dots(run.root), *upload_options(run)]
         words += ["--on-bad", "skip", "--skip-unchanged", "--new-run"]
         return command(settings, str(run.kind), *words, *pace(run.settings), target=run.target)
-    return command(settings, "retry", run.id, *pace(run.settings), target=run.target)
+    only = (word for code in codes for word in ("--errcode", code.removesuffix(COMPONENT_MARK)))
+    return command(settings, "retry", run.id, *only, *pace(run.settings), target=run.target)
 
 
 def fixed_list(settings: Settings, run: RunRecord) -> list[str]:

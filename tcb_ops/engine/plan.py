@@ -31,7 +31,7 @@ from tcb_ops.ledger.run_view import RunView
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import as_they_are, source_check
-from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, RunSettings, Secret, Selection
+from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, RunSettings, Secret, Selection, target_name
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -203,7 +203,7 @@ def _refuse_another_root(ledger: Ledger, work: RunSpec, settings: Settings) -> N
 def _named_run(run: RunRecord, work: RunSpec, settings: Settings) -> RunRecord:
     wrong: Text | None = None
     if run.kind != work.kind or run.target != settings.run_target:
-        wrong = _("it is {kind} to {target}", kind=run.kind, target=run.target)
+        wrong = _("it is {kind} to {target}", kind=run.kind, target=target_name(run.target))
     elif run.root != work.root_name:
         wrong = _("its files are below {root}", root=run.root)
     check_resume(run, wrong, settings)
@@ -363,7 +363,8 @@ def check_retry(parent: RunRecord, settings: Settings) -> None:
     command = quoted(retry_command(settings, parent))
     if parent.target != settings.run_target:
         text = _("Run {id} went to {target}, and now the target is {run_target}.")
-        problem = text.format(id=parent.id, target=parent.target, run_target=settings.run_target)
+        went, now = target_name(parent.target), target_name(settings.run_target)
+        problem = text.format(id=parent.id, target=went, run_target=now)
         fix = _("To retry it there:\n{command}", command=command)
     elif parent.finished_at is None:
         text = _("Run {id} is unfinished, and a retry is for a finished run: resume it first.")

@@ -40,7 +40,7 @@ from tcb_ops.ledger.records import (
     read_row,
 )
 from tcb_ops.ledger.schema import any_of, like, sql_list
-from tcb_ops.model import Outcome, Reason, Row
+from tcb_ops.model import Outcome, Reason, Row, target_name
 
 _LOG = logging.getLogger("tcb_ops.ledger")
 
@@ -85,9 +85,11 @@ class LedgerReader(FileReader):
         newest = (self.runs(target, limit=1) if kinds is not None else []) or self.runs(limit=1)
         if not newest:
             return RunNotFoundError(_("{ledger} has no run yet.", ledger=self.name))
-        listed = as_list(kind.label for kind in kinds) if kinds else _("of any kind")
-        message = _(
-            "{ledger} has no run ({kinds}) to {target} yet.", ledger=self.name, kinds=listed, target=target
+        message = _("{ledger} has no run ({kinds}) to {target} yet.")
+        message = message.format(
+            ledger=self.name,
+            kinds=as_list(kinds) if kinds else _("of any kind"),
+            target=target_name(target or ""),
         )
         hint = _("The newest run is {id} ({kind}): give its id, or {--target:{target}}.")
         if newest[0].target == target:

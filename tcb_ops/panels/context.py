@@ -16,7 +16,7 @@ from tcb_ops.engine.limits import RunLimits
 from tcb_ops.engine.next_commands import quoted
 from tcb_ops.errors import InputError, UsageError, needed
 from tcb_ops.hooks import SimulatorHooks
-from tcb_ops.i18n import Lang, Text, _, verbatim
+from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.kinds import merchant_count
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants, read_merchants
@@ -111,7 +111,8 @@ class PanelContext:
         return Path(out or LINKS_FILE)
 
     def __repr__(self) -> str:
-        return self.describe_target().of(self.lang)
+        mark = _("LIVE") if self.live else pgettext("target", "SIMULATED")
+        return f"{mark.of(self.lang)} · {self.describe_target().of(self.lang)}"
 
     def _repr_html_(self) -> str | None:
         from tcb_ops.reports.cards import target_html

@@ -28,7 +28,7 @@ from tcb_ops.hooks import DiagnosisHooks, hooks
 from tcb_ops.i18n import Lang, Text, _, as_lines, as_list, in_panel, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind, merchant_count, row_count
 from tcb_ops.ledger.records import Tally
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.model import Outcome, Reason, target_name
 from tcb_ops.preflight import ran_out, where_links_are
 from tcb_ops.reports.explanations import (
     MARK,
@@ -174,7 +174,8 @@ def render_header(
     text = _("finished {moment}, took {duration}") if ended else _("{state}, begun {moment}")
     values = {"state": STATES[state], "duration": format_duration(record.seconds), "moment": "\n"}
     about = esc(text.format(**values).of(lang)).replace("\n", when)
-    origin = esc(f"{record.id} · {record.target} · {record.operator}@{record.host}")
+    target = target_name(record.target).of(lang)
+    origin = esc(f"{record.id} · {target} · {record.operator}@{record.host}")
     news = f"<p><b>{esc(since.of(lang))}</b></p>" if since is not None else ""
     lines = []
     family = run.with_retries()

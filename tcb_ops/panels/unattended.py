@@ -21,7 +21,7 @@ def run_unattended(context: PanelContext, start: Callable[..., RunHandle], *, no
     A live target needs `yes`. Raises TcbOpsError; the run so far is shown before. Ctrl-C ends the run tidily.
     """
     if context.live and not yes:
-        text = _("Nothing was sent: the target is live, and nobody looks at this notebook.")
+        text = _("Nothing was sent: the target is live, and this notebook runs unattended.")
         raise UsageError(text, _("If it may send without asking, set the parameter yes = True."))
     handle = start(context, note=note, **context.run_options())
     try:
@@ -30,7 +30,7 @@ def run_unattended(context: PanelContext, start: Callable[..., RunHandle], *, no
     except TcbOpsError as error:
         _show(handle.so_far(), error.exit_code, None)
         raise
-    text = _("Nobody looked on: run {id} has ended. {verdict}", id=run.id, verdict=run.verdict)
+    text = _("Unattended: run {id} has ended. {verdict}", id=run.id, verdict=run.verdict)
     _show(run, 0 if run.succeeded else 1, text)
     return run
 

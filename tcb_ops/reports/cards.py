@@ -22,7 +22,7 @@ from tcb_ops.hooks import DiagnosisHooks, hooks
 from tcb_ops.i18n import Lang, Text, _, as_list, in_python, ngettext, pgettext, verbatim
 from tcb_ops.kinds import Kind
 from tcb_ops.lists.batch import facts_line
-from tcb_ops.model import Outcome, Problem
+from tcb_ops.model import Outcome, Problem, target_name
 from tcb_ops.reports.explanations import change_lines, confirmation_text, run_title
 from tcb_ops.reports.export import PAGE, Report, local_file
 from tcb_ops.reports.rendering import environment
@@ -58,11 +58,13 @@ _HEADS = {
     "line": _("line"),
     "meaning": _("meaning"),
     "merchant": _("merchant"),
+    "message": _("text for the merchant"),
     "name": pgettext("column", "name"),
     "owner": pgettext("column", "owner"),
     "path": _("path"),
     "problem": _("problem"),
     "remain": pgettext("column", "left"),
+    "rows": _("rows"),
     "run": _("run"),
     "scope": pgettext("column", "scope"),
     "state": pgettext("column", "state"),
@@ -107,7 +109,7 @@ def run_html(
     begun = datetime.fromtimestamp(run.created_at, zone).isoformat(" ", "minutes")
     when = _("begun {moment}, took {duration}", moment=begun, duration=format_duration(run.seconds))
     about = (
-        _("Target: {target}", target=run.target).of(settings.lang),
+        _("Target: {target}", target=target_name(run.target)).of(settings.lang),
         run.id,
         run.operator,
         when.of(settings.lang),
@@ -285,7 +287,7 @@ def show_error(error: TcbOpsError) -> str | None:
     if error.shown_as_raised != raised:  # IPython asks twice: for the screen, and for its history
         error.shown_as_raised = raised
         card = {"text/html": error_html(error, lang), "text/plain": error.python_text(lang)}
-        result = {"exit_code": error.exit_code, "text": {each: error.python_text(each) for each in Lang}}
+        result = {"exit_code": error.exit_code, "text": {each: in_python(error.text, each) for each in Lang}}
         ipython.display.display(card, metadata={METADATA: result}, raw=True)
     below = _("shown above; the cells below were not run.") if attended() else error.problem
     return f"{_public_name(error)}: {in_python(below, lang)}"

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 from tcb_ops.formatting import escape_controls, shorten
 from tcb_ops.i18n import Lang, Text, _, ngettext, pgettext
 from tcb_ops.kinds import row_count
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.model import Outcome, Reason, target_name
 from tcb_ops.reports.explanations import code_label, reason_text
 from tcb_ops.secrets import redact
 
@@ -72,6 +72,7 @@ def environment(lang: Lang, timezone: str = "UTC") -> Any:
         "number": "{:,}".format,
         "redact": redact,
         "text": lambda text: text.of(lang),
+        "target": lambda target: target_name(target).of(lang),
         "moment": lambda moment: f"{local(moment).isoformat(sep=' ', timespec='seconds')} {timezone}",
         "clock": lambda moment, form: local(moment).strftime(form),
         "short": shorten,

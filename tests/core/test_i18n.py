@@ -8,8 +8,10 @@ import pytest
 from messages import PACKAGE, PO, compiled, extracted, translated
 
 from tcb_ops import i18n
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.hooks import features
 from tcb_ops.i18n import Lang, _, as_facts, as_list, as_sentences, ngettext, pgettext
+from tcb_ops.model import SIMULATOR, Outcome, target_name
 
 HAN = re.compile("[\u4e00-\u9fff]")
 WITH_CHINESE = {
@@ -157,6 +159,14 @@ def test_one_message_is_shown_in_each_language_with_what_it_holds():
         "Nothing matches. Nothing matches.",
         "没有匹配的内容。没有匹配的内容。",
     )
+
+
+def test_kinds_outcomes_and_the_simulator_are_called_by_their_names_in_each_language():
+    said = _(
+        "{kind}, {outcome}, {target}", kind=UPLOAD, outcome=Outcome.REFUSED, target=target_name(SIMULATOR)
+    )
+    assert (said.en, said.zh) == ("upload, refused, the simulator", "上传, 被拒绝, 模拟器")
+    assert target_name("https://api.example").zh == "https://api.example"
 
 
 def test_a_context_tells_messages_with_the_same_english_apart():

@@ -19,7 +19,7 @@ NEED = "import tcb_ops as tcb; from tcb_ops import panels"
 @pytest.mark.needs("health")
 def test_outside_of_a_notebook_a_line_does_the_work(open_lab, capsys):
     lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
-    panels.use("live")
+    assert repr(panels.use("live")).startswith("SIMULATED · http://127.0.0.1:")
     run = panels.upload(panels.read_paths("list.csv", root="files"), note="weekly")
     assert run.counts == {"uploaded": 20, "refused": 10}
     assert run.record.note == "weekly"
@@ -35,7 +35,7 @@ def test_a_live_target_needs_yes_where_nobody_looks(open_lab, line):
     lab = open_lab()
     lab.live()
     panels.use("live")
-    with pytest.raises(tcb.UsageError, match="the target is live, and nobody looks"):
+    with pytest.raises(tcb.UsageError, match="the target is live, and this notebook runs unattended"):
         eval(f"panels.{line})")  # noqa: S307  ours
     with pytest.raises(tcb.UsageError, match="yes cannot be"):
         eval(f"panels.{line.rstrip(',')}, yes='true')".replace("(,", "("))  # noqa: S307  ours
@@ -134,7 +134,7 @@ def test_where_nobody_looks_the_same_line_does_the_work_and_leaves_no_widget(ker
     kernel(f'{NEED}; panels.use("live"); batch = panels.read_paths("list.csv", root="files")', attended=False)
     (said,), error = kernel("run = panels.upload(batch)", attended=False)
     assert error is None
-    assert said.startswith("Nobody looked on: run ")
+    assert said.startswith("Unattended: run ")
     assert kernel("'ipywidgets' in __import__('sys').modules", attended=False)[0] == ["False"]
 
 

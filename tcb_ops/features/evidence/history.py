@@ -17,17 +17,17 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.catalogue import ERRCODE
+from tcb_ops.catalogue import ERRCODE, texts_of
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, UsageError, check_count, check_value
 from tcb_ops.features.evidence.drawings import CODES, Chart, chart, macros
 from tcb_ops.features.evidence.queries import by_cell, tried_again
 from tcb_ops.formatting import fold
 from tcb_ops.frames import Lines, NoRun, Tabular
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_lines, as_list, as_sentences, ngettext
+from tcb_ops.i18n import NOTHING, Bilingual, Lang, Text, _, as_lines, as_list, as_sentences, ngettext
 from tcb_ops.kinds import ANY_KIND, Kind, MissingKind, all_kinds, kind_names, merchant_count, row_count
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.model import Outcome, Reason, target_name
 from tcb_ops.reports.data_frames import frame_of
-from tcb_ops.reports.explanations import code_label, why
+from tcb_ops.reports.explanations import why
 from tcb_ops.reports.summary import most_first
 from tcb_ops.run import Run
 from tcb_ops.settings import Settings
@@ -211,7 +211,7 @@ class History:
                 counted[line.code][line.day] += line.rows
                 merchants[line.code].add(line.appid)
             its = [
-                CodeLine(kind, code, days.total(), len(days), len(merchants[code]), code_label(code))
+                CodeLine(kind, code, days.total(), len(days), len(merchants[code]), _meaning(code))
                 for code, days in counted.items()
             ]
             its.sort(key=lambda line: (-line.rows, line.code))
@@ -369,7 +369,7 @@ class History:
         errcodes = sum(line.rows for line in self.lines if ERRCODE.fullmatch(line.code))
         text = _("<History of {target}: {runs} {rows} failed, {errcodes:,} with an errcode>")
         return text.format(
-            target=self.target, runs=self.sentence(), rows=row_count(bad), errcodes=errcodes
+            target=target_name(self.target), runs=self.sentence(), rows=row_count(bad), errcodes=errcodes
         ).of(self.settings.lang)
 
     def _repr_html_(self) -> str:
@@ -570,20 +570,26 @@ def _why_absent(ledger: LedgerReader, settings: Settings, kind: str, span: Seque
             'No run to {target} from {first} to {last}. The newest is of {day}: until = "{day}" shows it.'
         )
         day = datetime.fromtimestamp(same[0].created_at, settings.zone).date()
-        return text.format(target=target, first=span[0], last=span[-1], day=day)
+        return text.format(target=target_name(target), first=span[0], last=span[-1], day=day)
     if others.keys() - {target}:
         runs = ngettext("{n:,} run", "{n:,} runs", others.total() - others[target])
         text = _(
             "No run to {target} in the ledger {name}. It has {runs} to {others}: set the target to see more."
         )
-        listed = as_list((name for name, _runs in others.most_common() if name != target), 3)
-        return text.format(target=target, name=settings.ledger_name, runs=runs, others=listed)
+        listed = as_list((target_name(name) for name, _runs in others.most_common() if name != target), 3)
+        return text.format(target=target_name(target), name=settings.ledger_name, runs=runs, others=listed)
     if others:
-        return _("No run of this kind to {target} yet.", target=target)
+        return _("No run of this kind to {target} yet.", target=target_name(target))
     return _no_run_yet(settings)
 
 
 @cache
+def _meaning(code: str) -> Text:
+    """Return the label of a code, or its meaning in a language in which the code is clear without a label."""
+    texts = texts_of(code)
+    return Bilingual(*(texts.label.of(lang) or texts.meaning.of(lang) for lang in (Lang.EN, Lang.ZH)))
+
+
 def _code_of(outcome: str, reason: str, errcode: int | None, store_code: str) -> str:
     cause = why(Outcome(outcome), Reason(reason) if reason else None, errcode, store_code)
     return "" if cause is None else cause.code

@@ -66,7 +66,7 @@ def audited(run: Run, receiver: str = "") -> AuditResult:
     """
     result = run.findings(receiver)
     if not isinstance(result, AuditResult):
-        text = _("Run {id} is not an audit but a run of `{kind}`.", id=run.id, kind=run.record.kind)
+        text = _("Run {id} is not an audit but a run of {kind}.", id=run.id, kind=run.record.kind)
         raise UsageError(text)
     return result
 

@@ -25,6 +25,7 @@ from tcb_ops.cli.options import (
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import shown
 from tcb_ops.i18n import _
+from tcb_ops.model import target_name
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -165,6 +166,6 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, wi
     elif stopped is not None:
         text = _("The latest audit ({which}), {id}, was stopped at {when} before it was complete.")
     when = datetime.fromtimestamp(ended or 0, settings.zone).isoformat(" ", "minutes")
-    told = text.format(id=run, which=which, when=when, target=settings.run_target)
+    told = text.format(id=run, which=which, when=when, target=target_name(settings.run_target))
     (console.info if fresh else console.warn)(told)
     return 0 if fresh else 1

@@ -65,7 +65,7 @@ def call(
             question = question.format(interface=interface, target=settings.api_base)
             if not sys.stdin.isatty() or body == "-":
                 raise UsageError(question, _("Without a terminal, this requires {--yes}."))
-            if not click.confirm(question.of(console.lang), err=True):
+            if not console.confirm(question):
                 raise UsageError(_("Nothing was sent."))
         whose = None if merchant == "-" else merchant
         answer = made(whose, interface, sent, as_component=component, settings=settings)

@@ -22,7 +22,7 @@ from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import CommandText, Lang, Text, _, as_list, in_python, ngettext
 from tcb_ops.kinds import MissingKind
 from tcb_ops.ledger.records import Asked, RunRecord, Tally, count_outcomes
-from tcb_ops.model import Outcome, Reason
+from tcb_ops.model import Outcome, Reason, target_name
 from tcb_ops.reports.explanations import run_title, why
 from tcb_ops.run import Run
 from tcb_ops.settings import Settings, default_lang
@@ -119,7 +119,7 @@ class NextSteps(list[StepToTake], Tabular):
             text = _(
                 "Nothing to do for {target}: every run is finished, no row is left to run again, and nothing is newly broken."
             )
-        self.title = text.format(target=target)
+        self.title = text.format(target=target_name(target))
 
     def _calls(self, lang: Lang) -> list[tuple[str, str]]:
         return [(in_python(each.text, lang), as_call(each.command)) for each in self]

@@ -35,7 +35,7 @@ from tcb_ops.features.health.settings import NotifySettings
 from tcb_ops.features.health.verdicts import presumed_verdict
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import CommandText, Lang, Text, _, as_clauses, as_lines, ngettext, verbatim
-from tcb_ops.model import is_loopback
+from tcb_ops.model import is_loopback, target_name
 from tcb_ops.programs import COMMAND_SECONDS, Credential, in_folder
 from tcb_ops.reports.explanations import MARK, code_label
 from tcb_ops.reports.export import MANIFEST, PAGE, fingerprint
@@ -396,7 +396,8 @@ def notify(
     ledger = ledger_with_runs(settings)
     record = newest_audit(settings) if run == "latest" else find_run(run, settings).record
     if record is None:
-        raise UsageError(_("No audit of {target} has finished yet.", target=settings.run_target))
+        target = target_name(settings.run_target)
+        raise UsageError(_("No audit of {target} has finished yet.", target=target))
     if record.kind is AUDIT and record.finished_at is None:
         text = _("Audit {id} is not finished: there is no result to send yet.", id=record.id)
         raise UsageError(text, _("Run the same audit again to finish it."))

@@ -14,7 +14,7 @@ from tcb_ops.cli import Command
 from tcb_ops.cli.console import Console
 from tcb_ops.cli.options import CommonOptions, common_options, first_line, lang_option
 from tcb_ops.errors import UsageError
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.model import SIMULATOR
 from tcb_ops.settings import CONFIG, Settings
 
@@ -144,6 +144,7 @@ def lab(
     """
     import subprocess
 
+    from tcb_ops.engine.next_commands import install
     from tcb_ops.features.notebooks.parameters import fill
 
     settings, console = common.start()
@@ -151,7 +152,7 @@ def lab(
         folder, arguments = ".", (folder, *arguments)
     workspace = Path(folder)
     if not no_open:
-        _need("jupyterlab", "ipywidgets", "anywidget")
+        _need(*_LAB)
         _check_folder(workspace)
     new, different = fill(workspace, Lang(settings.lang))
     for name in new:
@@ -164,6 +165,9 @@ def lab(
         )
         console.info(text.format(workspace=workspace / name))
     if no_open:
+        if missing := _missing(*_LAB):
+            text = _("To open them here, install {names}:\n{command}")
+            console.warn(text.format(names=as_list(missing), command=install("lab")))
         return 0
     # -P: a jupyterlab.py in the working folder, which may be another user's, is not the one that is meant.
     words = ["-P", "-m", "jupyterlab", f"--ServerApp.root_dir={workspace.resolve()}"]
@@ -196,14 +200,19 @@ def _check_folder(folder: Path) -> None:
         raise UsageError(text.format(folder=folder.absolute()))
 
 
+_LAB = ("jupyterlab", "ipywidgets", "anywidget")
+
+
 def _need(*libraries: str) -> None:
     """Raise UsageError with the command that installs the libraries if one is missing."""
-    from importlib.util import find_spec
-
     from tcb_ops.engine.next_commands import install
 
-    missing = [library for library in libraries if find_spec(library) is None]
-    if missing:
-        names, command = ", ".join(missing), install("lab")
+    if missing := _missing(*libraries):
         text = _("Notebooks need {names}. Install them, then run the same command again:\n{command}")
-        raise UsageError(text.format(names=names, command=command))
+        raise UsageError(text.format(names=as_list(missing), command=install("lab")))
+
+
+def _missing(*libraries: str) -> list[str]:
+    from importlib.util import find_spec
+
+    return [library for library in libraries if find_spec(library) is None]

@@ -108,6 +108,9 @@ def parameters_of(source: str) -> dict[str, Value | None]:
     return parameters
 
 
+_VALID = {bool: _("true or false"), int: _("a whole number"), float: _("a number")}
+
+
 def take_parameters(
     parameters: Mapping[str, Value | None], given: Iterable[str], notebook: str
 ) -> dict[str, Value]:
@@ -149,8 +152,10 @@ def take_parameters(
             raise UsageError(refused.format(name=name, notebook=notebook))
         try:
             taken[name] = convert_type(type(default)).convert(text, None, None)
-        except BadParameter as error:
-            raise UsageError(_("-p {name}: {why}", name=name, why=error.message)) from None
+        except BadParameter:
+            raise UsageError(
+                _("-p {name} must be {valid}.", name=name, valid=_VALID[type(default)])
+            ) from None
     return taken
 
 

@@ -25,6 +25,7 @@ from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
+from tcb_ops.model import target_name
 from tcb_ops.preflight import SendScope
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings
@@ -193,7 +194,7 @@ def upload_of(run: str | Run, settings: Settings, parameter: str = "run") -> Run
         raise UsageError(text.format(id=subject.id, kind=subject.kind))
     if subject.target != target:
         text = _("Run {id} went to {target}, and now the target is {run_target}.")
-        text = text.format(id=subject.id, target=subject.target, run_target=target)
+        text = text.format(id=subject.id, target=target_name(subject.target), run_target=target_name(target))
         raise UsageError(text, _("Give its target with {--target}."))
     return subject
 

@@ -270,7 +270,7 @@ def list_(source: str, out: str, *, scanning: ScanOptions, common: CommonOptions
     )
     purpose = _("Check it, then upload it (LIVE; to rehearse, add {--target:simulator}):")
     purpose = _("Check it, then run:") if settings.on_loopback else purpose
-    words = ("upload", str(dest.absolute()), "--root", str(base.absolute()))
+    words = ("upload", without_dots(dest), "--root", without_dots(base))
     console.suggest(purpose, command(settings, *words))
     return 0
 

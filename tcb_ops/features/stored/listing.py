@@ -18,7 +18,7 @@ from tcb_ops.kinds import counted, environment_count
 from tcb_ops.ledger.files import StoredFile
 from tcb_ops.ledger.locks import planning
 from tcb_ops.ledger.reader import LedgerReader
-from tcb_ops.model import Outcome
+from tcb_ops.model import Outcome, target_name
 from tcb_ops.settings import Settings
 from tcb_ops.start import ledger_with_runs, settings_for
 
@@ -128,7 +128,9 @@ def files(what: str = "", *, path: str = "", settings: Settings | None = None) -
             "The ledger {ledger} knows no environment or merchant {what} at {target}. Merchants that it knows: {known}."
         )
         raise UsageError(
-            text.format(ledger=ledger.name, what=what or "*", target=settings.run_target, known=known)
+            text.format(
+                ledger=ledger.name, what=what or "*", target=target_name(settings.run_target), known=known
+            )
         )
     return KnownFiles(ledger, settings, chosen, path)
 

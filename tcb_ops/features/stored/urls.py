@@ -22,7 +22,7 @@ from tcb_ops.i18n import Text, _
 from tcb_ops.interface_calls import error_of, line_of, upload_link
 from tcb_ops.ledger.records import EnvRecord
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Owner, Secret
+from tcb_ops.model import Owner, Secret, target_name
 from tcb_ops.settings import Settings
 from tcb_ops.start import TargetOptions, opened_target, settings_for
 from tcb_ops.wechat.responses import check_host
@@ -102,7 +102,8 @@ def row_urls(
     """
     if run.record.target != settings.run_target:
         text = _("Run {id} went to {target}, and now the target is {run_target}.")
-        text = text.format(id=run.id, target=run.record.target, run_target=settings.run_target)
+        went, now = target_name(run.record.target), target_name(settings.run_target)
+        text = text.format(id=run.id, target=went, run_target=now)
         raise UsageError(text, _("Give its target with {--target}."))
     owners = {(each.appid, each.env): each.owner for each in environments}
     stored = {each: Stored(*each[:2], owners[each[:2]], each[2]) for each in files if each[2]}

@@ -13,7 +13,8 @@ from tcb_ops.i18n import Lang, Text, _, pgettext
 from tcb_ops.kinds import row_count
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RowRecord
-from tcb_ops.model import Outcome
+from tcb_ops.model import Outcome, target_name
+from tcb_ops.reports.cards import heads_of
 from tcb_ops.reports.explanations import MARK, change_lines
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, errcode_table, row_values
 from tcb_ops.reports.rendering import outcome_class
@@ -72,6 +73,8 @@ class _Report:
         self._write_summary(title)
         causes, bad = self._summary.causes, self._summary.not_succeeded
         heads, lines = errcode_table(causes, self._lang, texts=True)
+        labels = {str(outcome): outcome.label.of(self._lang) for outcome in Outcome.all()}
+        heads = [labels.get(head, head) for head in heads_of(heads, self._lang)]
         wrapped = {4, 5, len(heads) - 1}
         self._table("errcodes", heads, lines, "errcodes.csv", wrapped=wrapped, total=len(causes))
         names = (*self._run.headers, *RESULT_COLUMNS)
@@ -137,7 +140,7 @@ class _Report:
             yield _("retries run"), run.parent
         if run.environments:
             yield _("environments selected with {--where}"), f"{len(run.environments):,}"
-        yield _("target"), run.target
+        yield _("target"), target_name(run.target).of(self._lang)
         yield _("list"), run.list_name
         yield _("SHA-256 of the list"), run.list_sha256
         yield _("operator"), f"{run.operator}@{run.host}"

@@ -85,6 +85,22 @@ def test_the_language_asked_for_holds_for_errors_before_the_settings_are_read(op
     assert "没有选项“--colour”" in cli("runs", "--colour", *words).err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "en", "zh"),
+    [
+        ("--rate", "0", "a number above 0", "大于 0 的数"),
+        ("--backoff", "x", "a number, 0 or more", "不小于 0 的数"),
+        ("--limit", "2.5", "a whole number, 1 or more", "不小于 1 的整数"),
+        ("--attempts", "0", "a whole number from 1 to 100", "1 到 100 的整数"),
+        ("--on-bad", "ask", "one of refuse, skip", "refuse、skip 之一"),
+    ],
+)
+def test_an_option_says_which_values_it_takes(capsys, option, value, en, zh):
+    for lang, says in (("en", f"{option} must be {en}."), ("zh", f"{option} 的值须为：{zh}。")):
+        assert run(["upload", option, value, "--lang", lang]) == 2
+        assert f"tcb-ops: {says}\n" in capsys.readouterr().err
+
+
 def test_the_language_of_the_environment_holds_where_none_is_asked_for(open_cli, monkeypatch):
     cli = open_cli(many(TEA, rows=1))
     (cli.folder / "tcb-ops.toml").unlink()

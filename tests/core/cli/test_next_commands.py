@@ -266,6 +266,15 @@ def test_paths_of_suggested_commands_have_no_dots_unless_links_need_them(tmp_pat
     assert words[words.index("--merchants") + 1] == str(tmp_path / "b" / "link" / ".." / "m.csv")
 
 
+def test_the_command_for_a_corrected_list_has_no_dots(open_cli):
+    cli = open_cli([(TEA.env, "/a.png")])
+    (cli.folder / "deep").mkdir()
+    (line,) = suggested(cli("upload", "deep/../list.csv", "--root", "./files").err)
+    words = shlex.split(line)
+    assert words[2] == str(cli.folder / "list.csv")
+    assert words[words.index("--root") + 1] == str(cli.folder / "files")
+
+
 @pytest.mark.parametrize("words", [("upload", "list.csv", "--root", "files"), ("audit",)])
 def test_a_run_without_errors_names_the_report_to_open(open_cli, words):
     result = open_cli(many(TEA, rows=2))(*words)

@@ -224,14 +224,21 @@ def test_live_environments_are_asked_about(open_cli, on_terminal, merchants, ask
 
 
 @pytest.mark.slow
-def test_a_public_host_that_is_not_the_platforms_is_asked_about(open_cli, on_terminal):
+@pytest.mark.parametrize(
+    ("lang", "asked", "ended"),
+    [
+        ("en", "Send the merchants' tokens there? [y/N]: ", "Nothing was sent."),
+        ("zh", "确定把商户的令牌发到那里吗？（输入 y 确认；直接回车取消）： ", "未发送任何内容。"),
+    ],
+)
+def test_a_public_host_that_is_not_the_platforms_is_asked_about(open_cli, on_terminal, lang, asked, ended):
     cli = open_cli(many(TEA, rows=2))
     words = ("--target", "https://api.weixin.example")
-    with on_terminal(cli, "links", "list.csv", *words) as typed:
-        typed.wait_for("is not an address of WeChat (https://api.weixin.qq.com)")
+    with on_terminal(cli, "links", "list.csv", "--lang", lang, *words) as typed:
+        typed.wait_for(asked)
         typed.type("n\n")
         assert typed.end()[0] == 2
-    assert "Nothing was sent." in typed.seen
+    assert ended in typed.seen
     refused = cli("audit", *words)
     assert (refused.code, "Without a terminal" in refused.err) == (2, True)
 

@@ -1,6 +1,7 @@
 """The summary of a run: the JSON object with counts that add up, and what to do next."""
 
 import json
+from itertools import pairwise
 
 import pytest
 
@@ -151,20 +152,23 @@ def test_only_codes_that_a_corrected_list_mends_are_called_faults_of_the_list():
 LEFT = RowEnd(0, Outcome.PENDING)  # stands for the outcomes that a retry does not take
 NO_PRIVILEGE = RowEnd(0, REFUSED, Reason.REFUSED, errcode=85088)
 BAD_ROW = RowEnd(0, Outcome.INVALID, Reason.INVALID)
+BAD_PATH = RowEnd(0, REFUSED, Reason.REFUSED, errcode=40097)
 FOLLOWS = {
-    "a retry": ([LEFT, NO_PRIVILEGE, NO_PRIVILEGE], "run 2 rows again", "retry"),
-    "a retry without what the list has wrong": ([BAD_ROW, NO_PRIVILEGE], "run 1 row again", "retry"),
-    "a corrected list": ([BAD_ROW, LEFT], "Correct 1 row ", "upload"),
+    "a retry": ([LEFT, NO_PRIVILEGE, NO_PRIVILEGE], "run 2 rows again", "retry", []),
+    "without skipped rows": ([BAD_ROW, NO_PRIVILEGE], "run 1 row again", "retry", ["85088"]),
+    "without what the list has wrong": ([BAD_PATH, NO_PRIVILEGE], "run 1 row again", "retry", ["85088"]),
+    "a corrected list": ([BAD_ROW, BAD_PATH, LEFT], "Correct 2 rows ", "upload", []),
 }
 
 
-@pytest.mark.parametrize(("ends", "purpose", "name"), FOLLOWS.values(), ids=FOLLOWS)
-def test_the_next_command_is_about_the_rows_that_it_takes(a_run, in_english, ends, purpose, name):
+@pytest.mark.parametrize(("ends", "purpose", "name", "codes"), FOLLOWS.values(), ids=FOLLOWS)
+def test_the_next_command_is_about_the_rows_that_it_takes(a_run, in_english, ends, purpose, name, codes):
     reported = a_run(ends)
     summary = RunSummary(reported.ledger, reported.run)
     text, words = next_command(in_english, reported.run, summary.codes)
     assert purpose in text.en
     assert words[1] == name
+    assert [code for option, code in pairwise(words) if option == "--errcode"] == codes
 
 
 def test_no_retry_is_offered_for_rows_that_it_does_not_take(a_run, in_english):

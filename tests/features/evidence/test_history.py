@@ -80,6 +80,12 @@ def test_every_run_of_the_target_and_the_days_counts_and_no_other(a_run):
     assert "1 row is pending" in uploads._repr_html_() + uploads.codes()._repr_html_()
 
 
+def test_a_store_code_without_a_label_has_its_meaning(a_run):
+    reported = a_run([RowEnd(0, Outcome.FAILED, Reason.STORE_REFUSED, store_code="InternalError")])
+    (line,) = read(reported).codes().lines
+    assert (line.meaning.en, line.meaning.zh) == ("The store failed internally.", "存储服务内部错误")
+
+
 def test_the_rows_of_a_retry_count_once_and_what_it_brought_is_told(a_run):
     a_run([REFUSED, REFUSED, GOOD], id="first")
     reported = a_run([GOOD, REFUSED], id="again", parent="first")

@@ -122,6 +122,17 @@ def test_our_errors_in_a_cell_are_their_sentence_and_their_exit_code(open_cli):
     assert not any("Traceback" in line for line in error.traceback)
 
 
+@pytest.mark.notebook
+def test_an_error_advises_a_command_on_the_terminal_and_a_call_in_the_notebook(open_cli):
+    cli = open_cli(many(TEA, rows=1))
+    cli.links()
+    result = cli("notebook", "04", "--out", "out", "-p", "ledger=ledger.db", "-p", "run_id=nowhere")
+    assert result.code == 2
+    assert "No run 'nowhere' in ledger.db. To list the runs:\ntcb-ops runs " in result.err
+    card = outputs(cli.folder / "out" / "04_analysis.ipynb")[-2]
+    assert "tcb.runs()" in card.data["text/html"]
+
+
 def test_a_folder_that_cannot_be_written_is_said_before_anything_runs(open_cli):
     if not Path("/proc/self").is_dir():
         pytest.skip("needs a folder that nobody can write")
@@ -348,6 +359,13 @@ def test_the_copies_panels_speak_the_language_of_the_copies(open_cli, lang):
     for file in (cli.folder / "work").glob("*.ipynb"):
         assert open_notebook(file).parameters["lang"] == lang
     assert "differs" not in cli("lab", "work", "--no-open").err
+
+
+def test_lab_that_only_copies_says_what_is_missing_here(open_cli, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    result = open_cli()("lab", "work", "--no-open")
+    assert result.code == 0
+    assert "To open them here, install jupyterlab, ipywidgets, anywidget:\n" in result.err
 
 
 def test_lab_into_a_folder_that_cannot_be_is_said(open_cli):

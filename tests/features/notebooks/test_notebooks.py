@@ -131,10 +131,10 @@ def test_a_value_is_of_its_defaults_type(word, value):
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["rows=7.0"], "'7.0' is not a valid integer"),
-        (["rows="], "'' is not a valid integer"),
-        (["share=x"], "'x' is not a valid float"),
-        (["dry=7"], "'7' is not a valid boolean"),
+        (["rows=7.0"], "-p rows must be a whole number."),
+        (["rows="], "-p rows must be a whole number."),
+        (["share=x"], "-p share must be a number."),
+        (["dry=7"], "-p dry must be true or false."),
         (["many=b"], "neither text nor a number"),
         (["late=3"], "neither text nor a number"),
         (["target"], "NAME=VALUE"),

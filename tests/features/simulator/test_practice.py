@@ -43,12 +43,15 @@ def test_a_practice_folder_has_everything_and_uploads_only_to_the_simulator(prac
     assert os.name == "nt" or Path("tokens.csv").stat().st_mode & 0o077 == 0
     sheet = openpyxl.load_workbook("paths.xlsx").active
     listed = list(csv.reader(io.StringIO(Path("paths.csv").read_text(encoding="utf-8"))))
-    assert [[cell.value for cell in row] for row in sheet] == listed
+    heads, *rows = [[cell.value for cell in row] for row in sheet]
+    assert rows == listed[1:]
+    assert heads == ["商户", "上传路径", "本地文件", "负责人"]
     code, out, err = practice(*UPLOAD)
     assert code == 1
     assert '"target": "simulator"' in out
     assert err.startswith("SIMULATED http://127.0.0.1:")
     assert counts() == {"uploaded": 3, "refused": 3}
+    assert "upload · SIMULATED: " in repr(tcb.open_run())
     kept = [Path("store"), *Path("store").iterdir()]
     assert len(kept) == 1 + 1 + 3  # the index, and a file for each object
     assert os.name == "nt" or [str(file) for file in kept if file.stat().st_mode & 0o077] == []

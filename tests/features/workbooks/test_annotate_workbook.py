@@ -21,7 +21,7 @@ from tcb_ops.features.workbooks.book import Book
 from tcb_ops.i18n import Lang
 from tcb_ops.model import Outcome, Reason, RowEnd
 
-OURS = ("结果", "原因", "怎么办", "file_id", "给商户的话")
+OURS = ("结果", "原因", "怎么办", "file_id", "给商户的话术")
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_a_table_takes_the_new_columns_in(tmp_path, sent):
 def test_a_column_of_the_same_name_is_theirs(tmp_path, sent):
     file = plain(tmp_path / "a.xlsx", [(ENVS[0], "a.png", "x", "y")], ("env", "path", "结果", "FILE_ID"))
     assert rows_of(into_copy(sent(file), file))[0][2:] == (
-        "结果", "FILE_ID", "结果 2", "原因", "怎么办", "file_id 2", "给商户的话",
+        "结果", "FILE_ID", "结果 2", "原因", "怎么办", "file_id 2", "给商户的话术",
     )  # fmt: skip
 
 

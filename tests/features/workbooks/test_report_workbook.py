@@ -298,10 +298,19 @@ def test_rows_are_those_of_results_csv_with_numbers_as_numbers(a_run, every_end,
 
 def test_the_errcodes_count_every_row_that_did_not_succeed(a_run, every_end, in_english, tmp_path):
     head, *listed = lines(write(a_run(), tmp_path / "report.xlsx", in_english)["errcodes"])
-    assert head[:8] == ("appid", "merchant", "env", "code", "meaning", "action", "rows", "refused")
+    assert head[:8] == (
+        "appid",
+        "merchant",
+        "environment",
+        "code",
+        "meaning",
+        "what to do",
+        "rows",
+        "refused",
+    )
     assert sum(row[6] for row in listed) == sum(not end.outcome.succeeded for end in every_end)
     texts = [row[-1] for row in listed if row[3] == "85088"]
-    assert (head[-1], all(texts), len(texts) > 1) == ("message", True, True)
+    assert (head[-1], all(texts), len(texts) > 1) == ("text for the merchant", True, True)
 
 
 def test_the_summary_adds_up_and_names_the_run(a_run, every_end, in_english, tmp_path):
