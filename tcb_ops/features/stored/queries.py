@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, TypeAlias
 
-from tcb_ops.engine.changes import seconds_cached, time_cached
 from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import LedgerDamagedError
 from tcb_ops.i18n import Text, ngettext
@@ -46,6 +45,10 @@ def _still_cached(reader: LedgerReader, run: RunRecord) -> Text | None:
     replaced = Counter[str]()
     for member in reader.members(run):
         replaced.update(member.answers.get(REPLACED, {}))
+    if not replaced:
+        return None
+    from tcb_ops.engine.changes import seconds_cached, time_cached  # they bring asyncio
+
     times = [(seconds, files) for text, files in replaced.items() if (seconds := seconds_cached(text))]
     if not times:
         return None
