@@ -7,7 +7,7 @@
 #   make shuffle   everything, in random order; pytest says the seed: ARGS='--randomly-seed=1' repeats it
 #   make clocks    everything at six times of day, in random order; an hour, and it needs a C compiler
 #   make soak      the long seeded rounds; SECONDS=28800 plays simulated runs for a night
-#   make newer     the quick tests on a newer Python, where there is one: 3.14 or 3.13
+#   make second    the quick tests of core and contract on the other Python of two, 3.11 and 3.13, where there is one
 #   make windows   most quick tests and the main job on Windows' Python under Wine; as root it installs Debian's wine
 #   make wheel     a wheel with data, notebooks and translations, for `uv tool install`: dist/
 #   make coverage  the quick and the integration tests, measured: fails below 94 % of the lines
@@ -38,7 +38,7 @@ sys.exit("less than 94 % of the lines" if lines < 94 else 0)
 endef
 export TOTALS
 
-.PHONY: demo lab test quick unmeasured shuffle clocks soak newer windows wheel coverage lint check bench profile docs messages notebooks clean
+.PHONY: demo lab test quick unmeasured shuffle clocks soak second windows wheel coverage lint check bench profile docs messages notebooks clean
 
 demo: .venv/core
 	$(BIN)/tcb-ops demo
@@ -68,16 +68,18 @@ clocks: .venv/dev
 soak: .venv/dev
 	SOAK_SECONDS=$(SECONDS) $(PYTEST) -m soak --timeout $$(( $(SECONDS) + 3600 )) $(ARGS)
 
-# The newest Python that is here and newer than the one of .venv; without one, a line says so.
-NEWER := $(firstword $(foreach name,python3.14 python3.13,$(shell command -v $(name))))
-newer: .venv/core
-	@if [ -z "$(NEWER)" ]; then echo "make newer: there is no Python 3.13 or 3.14 here, so nothing was tested on one."; fi
-	$(if $(NEWER),$(MAKE) --no-print-directory .venv-newer/dev)
-	$(if $(NEWER),.venv-newer/bin/python -m pytest $(PARALLEL) -m '$(QUICK)' $(ARGS) tests/core tests/contract)
+# The other one of the two Pythons that are tested, whichever .venv has; where it is missing, a line says so.
+SECOND = $(shell $(BIN)/python -c 'import sys; print("python3.11" if sys.version_info >= (3, 12) else "python3.13")')
+second: .venv/core
+	@if $(SECOND) -c 'import ensurepip' 2>/dev/null; then \
+		$(MAKE) --no-print-directory .venv-second/dev && \
+		.venv-second/bin/python -m pytest $(PARALLEL) -m '$(QUICK)' $(ARGS) tests/core tests/contract; \
+	else echo "make second: there is no $(SECOND) with venv here, so nothing was tested on it."; fi
 
-.venv-newer/dev: pyproject.toml constraints.txt
-	$(NEWER) -m venv .venv-newer
-	.venv-newer/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+.venv-second/dev: pyproject.toml constraints.txt
+	$(SECOND) -m venv .venv-second
+	.venv-second/bin/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
+	.venv-second/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev
 	touch $@
 
 windows:
@@ -116,6 +118,7 @@ docs: .venv/docs
 .venv/core: pyproject.toml constraints.txt
 	@echo "Installing into .venv: about a minute, the first time."
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'  # the first that knows groups
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
 
@@ -124,7 +127,7 @@ docs: .venv/docs
 	touch $@
 
 .venv/dev: .venv/core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all]' --group dev
 	touch $@
 
 .venv/bench: .venv/core benchmarks/requirements.txt
@@ -132,8 +135,8 @@ docs: .venv/docs
 	touch $@
 
 .venv/docs: .venv/core
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e . --group docs
 	touch $@
 
 clean:
-	rm -rf .venv .venv-newer .venv-windows dist docs/_build demo-report reports test-artifacts
+	rm -rf .venv .venv-second .venv-windows dist docs/_build demo-report reports test-artifacts

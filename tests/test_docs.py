@@ -92,6 +92,8 @@ NEITHER_RUN_NOR_PARSED = {
     "python -m pip install": "installs packages",
     "pipx install": "installs packages",
     "uv tool install": "installs packages",
+    "uv venv": "makes an environment",
+    "uv pip install": "installs packages",
     "bash .ci/run": "installs packages",
     "pip-audit": "needs a network",
     "python -m pytest": "these tests",
