@@ -270,6 +270,15 @@ class TokenHooks(Hooks):
     sources: Mapping[str, Callable[[Settings], TokenSource]]
 
 
+@dataclass(frozen=True, slots=True)
+class RowLinks:
+    """A column of links at which the rows' files can be looked at. They are secrets: only the file that is asked for has them."""
+
+    header: Text
+    texts: Mapping[int, str]
+    """By line: the link, or why there is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkbookHooks(Hooks):
     """Workbooks: lists in them, tables, reports, and results in the list's own one."""
@@ -277,9 +286,10 @@ class WorkbookHooks(Hooks):
     missing = _("Workbooks are not installed.")
     mark: Callable[[Path, Iterable[Problem], Lang, Callable[[Text], None], Mapping[str, str], str, int], Path]
     read: Callable[[BinaryIO, Rate, str, int, Rows | None], Table]
-    split: Callable[[LedgerReader, RunRecord, Path, Path | None, Lang, str], Path]
+    split: Callable[[LedgerReader, RunRecord, Path, Path | None, Lang, str, RowLinks | None], Path]
     write_into: Callable[
-        [LedgerReader, RunRecord, Path, Path | None, Lang, Callable[[Text], None] | None], Path
+        [LedgerReader, RunRecord, Path, Path | None, Lang, Callable[[Text], None] | None, RowLinks | None],
+        Path,
     ]
     write_report: Callable[[LedgerReader, RunSummary, Path, Settings, float], None]
     write_table: Callable[[Path, Path, Sequence[str], Iterable[Sequence[Any]], Callable[[str], str]], None]

@@ -22,6 +22,7 @@ from tcb_ops.hooks import (
     AuditHooks,
     ComparisonHooks,
     DiagnosisHooks,
+    RowLinks,
     StoredHooks,
     WorkbookHooks,
 )
@@ -445,20 +446,38 @@ class Run:
         out: str | Path | None = None,
         *,
         split_by: str = "",
+        urls: bool = False,
         warn: Callable[[Text], None] | None = None,
     ) -> Path:
         """Write a copy of the list's own workbook, with columns for how each row ended; return its path.
 
-        With `split_by`, a column's header, write a new folder with a workbook per value of it. `out` None: beside the
-        original. `warn` is told before anything is written what the copy will lack, such as pictures and charts.
+        With `split_by`, a column's header, write a new folder with a workbook per value of it. With `urls`, a column
+        has the links of `urls()`: anyone who gets the workbook can open the files for two hours. `out` None: beside the original. `warn` is told before anything is written what the copy will lack, such as pictures and charts.
         Raises UsageError if `original` is not the run's list or the destination exists.
         """
         workbooks, file = needed(WorkbookHooks), Path(original)
         target, lang = Path(out) if out is not None else None, self.settings.lang
+        links = self._row_links() if urls else None
         with self._reader.snapshot() as view:
             if split_by:
-                return workbooks.split(view, self.record, file, target, lang, split_by)
-            return workbooks.write_into(view, self.record, file, target, lang, warn)
+                return workbooks.split(view, self.record, file, target, lang, split_by, links)
+            return workbooks.write_into(view, self.record, file, target, lang, warn, links)
+
+    def _row_links(self) -> RowLinks:
+        """Ask for a link of each row that stored a file."""
+        from tcb_ops.lists.merchants import read_merchants
+        from tcb_ops.start import opened_target
+
+        settings = self.settings
+        records = [record for record in self.rows() if record.end.file_id]
+        with opened_target(settings, lambda: read_merchants(settings.merchants).whole) as opened:
+            until, found = self.row_urls(records, opened)
+        texts = {
+            record.row.line: link.reveal() if isinstance(link, Secret) else link.of(settings.lang)
+            for record, link in zip(records, found, strict=True)
+            if link is not None
+        }
+        return RowLinks(_("link, until {until}", until=until.isoformat(" ", "minutes")), texts)
 
     @checked
     def export(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
 from itertools import islice
@@ -246,6 +247,12 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
     metavar="COLUMN",
     help="With --into: a workbook per value of this column, with its rows only.",
 )
+@own_option(
+    "--urls",
+    needs=StoredHooks,
+    is_flag=True,
+    help="With --into: a column of links at which anyone can look at the files, for two hours.",
+)
 @pdf_option
 @own_option(
     "--parquet",
@@ -261,6 +268,7 @@ def report(
     final: bool,
     into: str | None,
     split_by: str,
+    urls: bool,
     parquet: str | None,
     kind: str | None,
     *,
@@ -274,47 +282,58 @@ def report(
     """
     from tcb_ops import api
 
-    if into is not None:
-        common.refuse_where(
-            _(
-                "{--into} writes the whole list: omit {--where}. {--split-by} COLUMN writes a workbook per merchant."
-            )
-        )
+    _check_into(into, split_by, common, urls=urls)
     settings, console = common.start()
-    if split_by and into is None:
-        raise UsageError(_("{--split-by} splits the workbook given with {--into}: give both."))
-    chosen_run = api.open_run(run, kind=kind, settings=settings)
-    record = chosen_run.record
-    console.info(_("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name))
-    final = final or bool(record.retries)
-    if final:
-        chosen_run = chosen_run.final()
-    chosen_run = _selected(chosen_run, settings, common)
-    _show_state(console, chosen_run, final=final)
-    as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
+    with common.open_target(console, settings) if urls else nullcontext(settings) as settings:
+        chosen_run = api.open_run(run, kind=kind, settings=settings)
+        record = chosen_run.record
+        console.info(
+            _("{kind} {id} ({list_name})", kind=record.kind, id=record.id, list_name=record.list_name)
+        )
+        final = final or bool(record.retries)
+        if final:
+            chosen_run = chosen_run.final()
+        chosen_run = _selected(chosen_run, settings, common)
+        _show_state(console, chosen_run, final=final)
+        as_of = datetime.now(settings.zone).isoformat(" ", "seconds")
 
-    def show(written: Path) -> None:
-        if chosen_run.record.finished_at is None:
-            text = _(
-                "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended."
-            )
-            console.warn(text.format(id=chosen_run.id, as_of=as_of))
-        if common.json:
-            console.json(chosen_run.summary() | ({"into": str(written)} if into is not None else {}))
-        else:
-            console.print(str(written))
+        def show(written: Path) -> None:
+            if chosen_run.record.finished_at is None:
+                text = _(
+                    "Run {id} is unfinished: this shows it as of {as_of}. Write it again when the run has ended."
+                )
+                console.warn(text.format(id=chosen_run.id, as_of=as_of))
+            if common.json:
+                console.json(chosen_run.summary() | ({"into": str(written)} if into is not None else {}))
+            else:
+                console.print(str(written))
 
-    if parquet is not None:
-        chosen_run.to_parquet(parquet)
-    if into is not None:
-        if record.parent and not final:
-            console.info(_("This is a retry: {--final} writes all rows of {run} instead.", run=record.parent))
-        show(chosen_run.write_into(into, out, split_by=split_by, warn=console.warn))
+        if parquet is not None:
+            chosen_run.to_parquet(parquet)
+        if into is not None:
+            if record.parent and not final:
+                console.info(
+                    _("This is a retry: {--final} writes all rows of {run} instead.", run=record.parent)
+                )
+            show(chosen_run.write_into(into, out, split_by=split_by, urls=urls, warn=console.warn))
+            return 0
+        name = f"{chosen_run.id}{'-final' * final}{'-selected' if common.where else ''}"
+        folder = Path(out) if out else settings.reports / name
+        show(chosen_run.export(folder, pdf=pdf))
         return 0
-    name = f"{chosen_run.id}{'-final' * final}{'-selected' if common.where else ''}"
-    folder = Path(out) if out else settings.reports / name
-    show(chosen_run.export(folder, pdf=pdf))
-    return 0
+
+
+def _check_into(into: str | None, split_by: str, common: CommonOptions, *, urls: bool) -> None:
+    """Refuse what does not fit together: a copy of the workbook has all rows, and its options need it. Raises UsageError."""
+    if into is not None:
+        text = _(
+            "{--into} writes the whole list: omit {--where}. {--split-by} COLUMN writes a workbook per merchant."
+        )
+        common.refuse_where(text)
+    elif split_by:
+        raise UsageError(_("{--split-by} splits the workbook given with {--into}: give both."))
+    elif urls:
+        raise UsageError(_("{--urls} adds a column to the workbook given with {--into}: give both."))
 
 
 def _show_state(console: Console, run: Run, *, final: bool) -> None:

@@ -24,7 +24,7 @@ from tcb_ops.errors import StoppedError, UsageError
 from tcb_ops.features.workbooks.book import LAST_COLUMN, Book, Sheet, letters, list_sheet, read_workbook
 from tcb_ops.features.workbooks.tables import LONGEST, NOT_XML, Tables, new_workbook
 from tcb_ops.formatting import fold, shown, trim, unguard
-from tcb_ops.hooks import StoredHooks, hooks
+from tcb_ops.hooks import RowLinks, StoredHooks, hooks
 from tcb_ops.i18n import Lang, Text, _, pgettext, verbatim
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RunRecord
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _ADDED = _("result")
 _MARKED = pgettext("workbook", "marked")
 COLUMNS = (_ADDED, _("reason"), _("what to do"), verbatim("file_id"), _("text for the merchant"))
-WIDTHS = (24, 50, 50, 44, 60)
+WIDTHS = (24, 50, 50, 44, 60, 60)
 """Of the new columns, in characters."""
 MOST_COPIES = 500
 """Maximum number of values to split a workbook by: more are usually paths or dates, not people."""
@@ -59,10 +59,11 @@ def write_into(
     dest: Path | None,
     lang: Lang,
     warn: Callable[[Text], None] | None = None,
+    links: RowLinks | None = None,
 ) -> Path:
     """Write a copy of the run's workbook, with result, reason, what to do and file_id beside each row; return its path.
 
-    `dest` None: beside the original, with a name ending in 结果 or result. `warn` is called before anything is written if
+    `dest` None: beside the original, with a name ending in 结果 or result. `links`: one more column. `warn` is called before anything is written if
     the copy will lack something. Raises UsageError if `original` is not the run's list or `dest` exists, StoppedError if
     the disk fails. An error leaves no file.
     """
@@ -74,9 +75,9 @@ def write_into(
     _free(dest)
     workbook = _load(original, keep_vba=suffix.lower() == ".xlsm", rich_text=True)
     sheet = workbook[listed.sheet.name]
-    first, headers = _new_columns(sheet, listed, run, lang)
+    first, headers = _new_columns(sheet, listed, run, lang, links)
     _warn_of_lacking(original, dest, warn)
-    _append(sheet, listed, first, headers, _texts(reader, run, lang))
+    _append(sheet, listed, first, headers, _texts(reader, run, lang, links))
     with _new(dest) as part:
         _save(workbook, part)
     return dest
@@ -159,7 +160,13 @@ def _warn_of_lacking(original: Path, dest: Path, warn: Callable[[Text], None] | 
 
 
 def split_workbook(
-    reader: LedgerReader, run: RunRecord, original: Path, dest: Path | None, lang: Lang, column: str
+    reader: LedgerReader,
+    run: RunRecord,
+    original: Path,
+    dest: Path | None,
+    lang: Lang,
+    column: str,
+    links: RowLinks | None = None,
 ) -> Path:
     """Write a workbook per value of a column to the new folder `dest`, each with the run's rows of that value; return it.
 
@@ -168,10 +175,10 @@ def split_workbook(
     listed = own_list(reader, run, original)
     dest = dest or original.with_name(f"{original.stem} {_ADDED.of(lang)}")
     sheet = _load(original, data_only=True)[listed.sheet.name]
-    first, headers = _new_columns(sheet, listed, run, lang)
+    first, headers = _new_columns(sheet, listed, run, lang, links)
     lines_of = _groups(sheet, listed, reader, run, column)
     _free(dest)
-    texts = dict(_texts(reader, run, lang)) | {listed.header_line: headers}
+    texts = dict(_texts(reader, run, lang, links)) | {listed.header_line: headers}
 
     def cells(line: int) -> list[Any]:
         return [*(sheet.cell(line, column).value for column in range(1, first)), *texts.get(line, ())]
@@ -191,20 +198,21 @@ def split_workbook(
 
 
 def _new_columns(
-    sheet: Worksheet, listed: ListSheet, run: RunRecord, lang: Lang
+    sheet: Worksheet, listed: ListSheet, run: RunRecord, lang: Lang, links: RowLinks | None
 ) -> tuple[int, tuple[str, ...]]:
+    columns = COLUMNS if links is None else (*COLUMNS, links.header)
     held = (cell.column for row in sheet.iter_rows() for cell in row if cell.value is not None)
     merged = (area.max_col for area in sheet.merged_cells.ranges)
     used = max(chain(held, merged), default=0)
-    if used + len(COLUMNS) > LAST_COLUMN:
+    if used + len(columns) > LAST_COLUMN:
         full = _(
             "Sheet '{name}' has no room for {columns} more columns: its last columns are in use. The "
             "report's results.csv has every row: tcb-ops report"
         )
-        raise UsageError(full.format(name=shown(listed.sheet.name, 40), columns=len(COLUMNS)))
+        raise UsageError(full.format(name=shown(listed.sheet.name, 40), columns=len(columns)))
     taken = {fold(header) for header in listed.headers}
     headers = []
-    for text in COLUMNS:
+    for text in columns:
         # A colleague must not mistake a simulated run for the real upload.
         mark = f" {MARK}" if text is COLUMNS[0] and run.simulated else ""
         # The list may have such a column, and names in a table are unique.
@@ -212,7 +220,9 @@ def _new_columns(
     return used + 1, tuple(headers)
 
 
-def _texts(reader: LedgerReader, run: RunRecord, lang: Lang) -> Iterator[tuple[int, Sequence[str]]]:
+def _texts(
+    reader: LedgerReader, run: RunRecord, lang: Lang, links: RowLinks | None
+) -> Iterator[tuple[int, Sequence[str]]]:
     stored = hooks(StoredHooks)
     changed = stored.changed_lines(reader, run) if stored is not None else {}
     for record in reader.rows(run):
@@ -225,7 +235,8 @@ def _texts(reader: LedgerReader, run: RunRecord, lang: Lang) -> Iterator[tuple[i
             kind, later_run = changed[row.line]
             text = _("{outcome}, then {changed} by run {run}")
             result = text.format(outcome=result, changed=kind.changed, run=later_run)
-        yield row.line, (result.of(lang), *texts, message)
+        more = [] if links is None else [links.texts.get(row.line, "")]
+        yield row.line, (result.of(lang), *texts, message, *more)
 
 
 # --- a copy of the whole --------------------------------------------------------------------------------------------
@@ -284,7 +295,7 @@ def _append(
             if text:
                 cell.data_type = "s"  # whatever it begins with, it is no formula
     last = first + len(headers) - 1
-    _set_widths(sheet, first)
+    _set_widths(sheet, first, len(headers))
     # Otherwise sorting would separate rows from their results.
     if sheet.auto_filter.ref and (area := CellRange(sheet.auto_filter.ref)).min_row == listed.header_line:
         area.expand(right=max(0, last - area.max_col))
@@ -306,7 +317,7 @@ def _extend_table(table: Any, ref: str, headers: Sequence[str]) -> None:
     table.tableColumns += [TableColumn(id=after + n, name=name) for n, name in enumerate(headers, 1)]
 
 
-def _set_widths(sheet: Worksheet, first: int) -> None:
+def _set_widths(sheet: Worksheet, first: int, count: int) -> None:
     """Set the widths of the new columns; a range of columns that reaches them ends before them."""
     for name, columns in list(sheet.column_dimensions.items()):
         columns.reindex()
@@ -314,7 +325,7 @@ def _set_widths(sheet: Worksheet, first: int) -> None:
             columns.max = first - 1
             if columns.min >= first:
                 del sheet.column_dimensions[name]
-    for column, width in enumerate(WIDTHS, first):
+    for column, width in enumerate(WIDTHS[:count], first):
         sheet.column_dimensions[letters(column)].width = width
 
 

@@ -1,11 +1,14 @@
 """Links to look at stored files: asked for on request, for two hours, and written nowhere."""
 
+import csv
 import logging
 from dataclasses import replace
 from datetime import datetime, timedelta
 
 import httpx
+import openpyxl
 import pytest
+import xlsxwriter
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
@@ -135,3 +138,31 @@ def test_show_url_of_rows_that_stored_nothing_says_so(open_cli):
     shown = cli("show", "--url")
     assert (shown.code, shown.out) == (0, "")
     assert "None of these rows stored a file." in shown.err
+
+
+def test_a_colleagues_workbook_has_a_column_of_links_on_request(open_cli):
+    cli = open_cli(many(TEA, rows=2))
+    cli.workspace.sim.play([Fault(env=TEA.env, path="banner/1.png", errcode=40097)])
+    with xlsxwriter.Workbook(cli.folder / "list.xlsx") as book:
+        sheet = book.add_worksheet()
+        for line, cells in enumerate(
+            csv.reader((cli.folder / "list.csv").read_text(encoding="utf-8").splitlines())
+        ):
+            sheet.write_row(line, 0, cells)
+    assert cli("upload", "list.xlsx", "--root", "files").code == 1
+    assert cli("report", "--urls").code == 2
+    written = cli("report", "--into", "list.xlsx", "--urls", "--out", "copy.xlsx")
+    assert (written.code, written.err.startswith("SIMULATED")) == (0, True), written.err
+    head, stored, refused = openpyxl.load_workbook(cli.folder / "copy.xlsx").active.iter_rows(
+        values_only=True
+    )
+    assert head[-1].startswith("link, until ")
+    assert httpx.get(stored[-1], trust_env=False).content == cli.workspace.sim.content(
+        TEA.env, "banner/0.png"
+    )
+    assert refused[-1] is None
+    assert cli("report", "--into", "list.xlsx", "--urls", "--split-by", "env", "--out", "copies").code == 0
+    (copied,) = (cli.folder / "copies").iterdir()
+    assert "http" in openpyxl.load_workbook(copied).active.cell(2, len(head)).value
+    links = stored[-1].partition("sign=")[2][:12].encode()
+    assert not any(links in file.read_bytes() for file in cli.folder.glob("tcb-ops.db*") if file.is_file())
