@@ -1,6 +1,6 @@
 """The ledger's database: SQLite with commits that survive a power cut, or PostgreSQL by URL.
 
-A file that is not a ledger is refused unchanged, and so is a ledger of another schema version, or one on a network file
+A file that is not a ledger is refused unchanged, and so is a ledger of a newer schema version, or one on a network file
 system, where locks are unreliable.
 """
 
@@ -172,7 +172,7 @@ def ledger_file(where: str) -> Path | None:
 
 
 def _open_schema(database: Database, *, sqlite: bool) -> None:
-    """Create a new ledger's tables; refuse a ledger of another version, or another program's database, unchanged."""
+    """Create a new ledger's tables, or upgrade an older ledger; refuse any other version, or another program's database, unchanged."""
     with database.connection() as connection:
         tables = database.tables(connection)
         if not tables:
@@ -186,23 +186,40 @@ def _open_schema(database: Database, *, sqlite: bool) -> None:
         elif schema.VERSION_TABLE not in tables:
             raise not_a_ledger(database.name, _("it is another program's database"))
         else:
-            query = f"SELECT version FROM {schema.VERSION_TABLE}"
-            versions = [version for (version,) in connection.execute(query).fetchall()]
-            if versions != [schema.VERSION]:
-                raise UsageError(
-                    _(
-                        "{name} is a ledger of schema version {number}, and this tcb-ops reads version {version} only: use the "
-                        "tcb-ops that created it, or choose another ledger with {--ledger}.",
-                        name=database.name,
-                        number=", ".join(map(str, versions)) or "?",
-                        version=schema.VERSION,
-                    ),
-                )
-            if missing := schema.TABLES - tables:  # a view in its place might run without end
+            if _upgrade(database, connection):
+                database.begin_creating(connection)
+                for statement in _upgrade(
+                    database, connection
+                ):  # unless another process has done so meanwhile
+                    connection.execute(statement)
+                connection.execute(f"UPDATE {schema.VERSION_TABLE} SET version = {schema.VERSION}")
+            if missing := schema.TABLES - database.tables(
+                connection
+            ):  # a view in its place might run without end
                 raise damaged(database.name, _("it lacks the table {name}", name=min(missing)))
         connection.commit()
     if sqlite:
         database.use_log()
+
+
+def _upgrade(database: Database, connection: Connection) -> list[str]:
+    """Return the statements that upgrade a ledger. Raises UsageError for a version that cannot be upgraded."""
+    versions = [
+        version for (version,) in connection.execute(f"SELECT version FROM {schema.VERSION_TABLE}").fetchall()
+    ]
+    if (statements := schema.upgrade(versions)) is not None:
+        return statements
+    text = _(
+        "{name} is a ledger of schema version {number}, and this tcb-ops reads version {version} only: use the "
+        "tcb-ops that created it, or choose another ledger with {--ledger}."
+    )
+    if versions and min(versions) > schema.VERSION:
+        text = _(
+            "{name} is a ledger of schema version {number}, and this tcb-ops reads version {version}: update tcb-ops, "
+            "or choose another ledger with {--ledger}."
+        )
+    number = ", ".join(map(str, versions)) or "?"
+    raise UsageError(text.format(name=database.name, number=number, version=schema.VERSION))
 
 
 def _prepare_file(file: Path) -> None:

@@ -9,7 +9,9 @@ from typing import Any
 from tcb_ops.model import Outcome
 
 VERSION = 18
-"""The schema's version: a ledger of any other one is refused."""
+"""The schema's version."""
+UPGRADES: dict[int, tuple[str, ...]] = {}
+"""By the version of an older ledger: the statements that make it one of the next version. 18 is that of tcb-ops 0.1.0."""
 VERSION_TABLE = "tcb_ops"
 RUN_TABLES = ("rows", "sums", "envs", "exports", "partitions", "cluster_sessions")
 """Tables whose records belong to runs: `run` has the run's number."""
@@ -243,6 +245,24 @@ def statements(*, sqlite: bool) -> list[str]:
         **(_SQLITE if sqlite else _POSTGRESQL),
     )
     return filled.split(";\n")
+
+
+def upgrade(found: list[int]) -> list[str] | None:
+    """Return the statements that upgrade a ledger, by the versions that it says it has; None where it is to be refused.
+
+    ==================================  ===============================
+    found                               result
+    ==================================  ===============================
+    this version                        no statements
+    an older one, with all its steps    those of each step, in order
+    one of before the first step        None
+    a newer one, several, or none       None
+    ==================================  ===============================
+    """
+    steps = range(found[0], VERSION) if len(found) == 1 and found[0] <= VERSION else None
+    if steps is None or any(version not in UPGRADES for version in steps):
+        return None
+    return [statement for version in steps for statement in UPGRADES[version]]
 
 
 def sql_list(values: Iterable[int | str]) -> str:

@@ -25,7 +25,7 @@ from tcb_ops.engine import engine
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.features.cluster.coordinator import without_password
 from tcb_ops.features.simulator.faults import Fault
-from tcb_ops.ledger import connections
+from tcb_ops.ledger import connections, schema
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.locks import hold, host_name, planning, process_identity
 from tcb_ops.settings import Settings
@@ -189,6 +189,17 @@ def test_a_ledger_of_another_schema_version_is_refused_unchanged(url, postgres, 
         Ledger(url)
     assert caught.value.exit_code == 2
     assert set(postgres.run(listing, database)) == tables
+
+
+def test_an_older_ledger_is_upgraded(url, postgres, database, monkeypatch):
+    (asked,) = (each for each in schema.statements(sqlite=False) if "CREATE TABLE asked" in each)
+    monkeypatch.setattr(schema, "UPGRADES", {schema.VERSION - 1: (asked,)})
+    Ledger(url).close()
+    postgres.run("UPDATE tcb_ops SET version = version - 1; DROP TABLE asked", database)
+    for _ in range(2):
+        Ledger(url).close()
+    assert postgres.run("SELECT version FROM tcb_ops", database) == [(schema.VERSION,)]
+    assert postgres.run("SELECT count(*) FROM asked", database) == [(0,)]
 
 
 @pytest.mark.integration
