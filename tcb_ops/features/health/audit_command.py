@@ -155,8 +155,11 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, wi
     run, ended, stopped = (latest.id, latest.finished_at, latest.stopped) if latest else (None, None, None)
     # One of the future is not recent, as after the clock was set back.
     fresh = ended is not None and abs(time.time() - ended) <= seconds and stopped is None
+    moment = datetime.fromtimestamp(ended or 0, settings.zone)
     if common.json:
-        console.json({"stale": not fresh, "run": run})
+        finished_at = moment.isoformat(timespec="seconds") if ended is not None else None
+        undelivered = list(latest.undelivered) if latest else []
+        console.json({"stale": not fresh, "run": run, "finished_at": finished_at, "undelivered": undelivered})
     given = " ".join(f"--where {shown(item)}" for item in sorted(common.where))
     # The audits looked at are those narrowed by the same --where.
     which = _("with {options}", options=given) if given else _("of all merchants")
@@ -165,7 +168,7 @@ def watch_audits(console: Console, settings: Settings, common: CommonOptions, wi
         text = _("No audit of {target} ({which}) has finished yet.")
     elif stopped is not None:
         text = _("The latest audit ({which}), {id}, was stopped at {when} before it was complete.")
-    when = datetime.fromtimestamp(ended or 0, settings.zone).isoformat(" ", "minutes")
+    when = moment.isoformat(" ", "minutes")
     told = text.format(id=run, which=which, when=when, target=target_name(settings.run_target))
     (console.info if fresh else console.warn)(told)
     return 0 if fresh else 1

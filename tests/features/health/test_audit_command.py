@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import time
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from workspace import BOOKS, TEA, TEA_TEST
@@ -100,7 +101,10 @@ def test_runs_stale_watches_the_audits_of_the_target(open_cli):
     cli = open_cli([])
     assert cli("runs", "--stale", "26h").code == 1
     assert cli("audit", *QUICK).code == 0
-    assert cli("runs", "--stale", "26h", "--json").json["stale"] is False
+    found = cli("runs", "--stale", "26h", "--json").json
+    assert (found["stale"], found["run"], found["undelivered"]) == (False, cli.latest().id, [])
+    finished = datetime.fromisoformat(found["finished_at"])
+    assert abs(datetime.now(UTC) - finished) < timedelta(hours=1)
     assert cli("runs", "--stale", "26h", "--target", "simulator").code == 1
     assert "The latest audit (of all merchants), " in cli("runs", "--stale", "26h").err
     where = ("--where", f"name={TEA.name}")
@@ -230,6 +234,7 @@ def test_an_audit_leaves_what_a_monitor_asks_for(measured, monkeypatch):
     assert time.time() - found.pop("finished_timestamp_seconds") < 600
     states = {"new": 1, "recovered": 0, "still": 0, "unknown": 0, "silenced": 0, "healthy": 2}
     assert found == {**states, "stopped": 0, "undelivered_messages": 1}
+    assert measured("runs", "--stale", "1h", "--json").json["undelivered"] == ["wecom robot.url"]
     set_robot(measured, "accept")
     measured.workspace.sim.play([])
     assert measured("audit", *QUICK, "--json").code == 0
