@@ -32,8 +32,7 @@ class ListKind(Kind):
         to_correct = sum(action.group.rows for action in actions if action.in_list)
         if helped := [action for action in actions if action.retried and not action.in_list]:
             rows = row_count(sum(action.retried for action in helped))
-            codes = [action.group.code for action in helped] if to_correct else []
-            return _("When the causes are fixed, run {rows} again:", rows=rows), retry(settings, run, codes)
+            return _("When the causes are fixed, run {rows} again:", rows=rows), retry(settings, run, actions)
         if not to_correct:
             return None
         purpose = _("Correct {rows} in a copy of failed.csv, failed-fixed.csv, then run:")

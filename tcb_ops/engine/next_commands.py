@@ -23,6 +23,7 @@ from tcb_ops.settings import Settings, without_dots
 
 if TYPE_CHECKING:
     from tcb_ops.engine.limits import RunLimits
+    from tcb_ops.reports.summary import NextAction
 
 _NOT_TAKEN: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("diff", "errcodes", "report", "runs", "show"), frozenset({"--tokens"})),
@@ -93,15 +94,18 @@ def list_of(run: RunRecord) -> list[str]:
     return [run.settings.signed or "LIST", *run.selection.words()]  # a placeholder, if it was no file
 
 
-def retry(settings: Settings, run: RunRecord, codes: Sequence[str] = ()) -> list[str]:
-    """Compose the command that retries a finished run's rows that did not succeed; `codes`: only those that ended with one of them.
+def retry(settings: Settings, run: RunRecord, actions: Sequence[NextAction] = ()) -> list[str]:
+    """Compose the command that retries a finished run's rows that did not succeed.
 
-    A run whose URLs are not kept is sent again instead, without the rows that are stored.
+    `actions`: about their codes; where the list itself has some wrong, only the others are retried. A run whose URLs are not
+    kept is sent again instead, without the rows that are stored.
     """
     if run.settings.signed is not None:
         words = [*list_of(run), "--root", without_dots(run.root), *upload_options(run)]
         words += ["--on-bad", "skip", "--skip-unchanged", "--new-run"]
         return command(settings, str(run.kind), *words, *pace(run.settings), target=run.target)
+    helped = [action.group.code for action in actions if action.actions and not action.in_list]
+    codes = helped if any(action.in_list for action in actions) else []
     only = (word for code in codes for word in ("--errcode", code.removesuffix(COMPONENT_MARK)))
     return command(settings, "retry", run.id, *only, *pace(run.settings), target=run.target)
 

@@ -281,7 +281,7 @@ class Batch(Tabular):
     """The last line included, after `limited`."""
 
     def __repr__(self) -> str:
-        return f"<Batch {self.source.name}: {facts_line(self)}>"
+        return str(_("<Batch {name}: {facts}>", name=self.source.name, facts=facts_line(self)))
 
     @property
     def count(self) -> int:

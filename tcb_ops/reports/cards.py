@@ -336,7 +336,8 @@ def table_html(table: Lines, lang: Lang) -> str:
 
 def heads_of(names: Iterable[str], lang: Lang) -> list[str]:
     """Return what people read in place of our columns' names."""
-    return [_HEADS[name].of(lang) if name in _HEADS else name for name in names]
+    heads = _HEADS | {outcome: outcome.label for outcome in Outcome.all()}
+    return [heads[name].of(lang) if name in heads else name for name in names]
 
 
 def _cell(value: object, lang: Lang) -> object:

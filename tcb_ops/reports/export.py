@@ -83,7 +83,7 @@ class Report(type(Path())):  # type: ignore[misc]  # the class of paths on this 
         return self.folder / name
 
     def __repr__(self) -> str:
-        return f"<Report {local_file(self.folder)[0]}>"
+        return str(_("<Report {folder}>", folder=local_file(self.folder)[0]))
 
     def _repr_html_(self) -> str:
         return FOR_RESULTS.report_card(self, FOR_RESULTS.lang())

@@ -126,7 +126,7 @@ class Diff:
         return [FindingSection(_title(change), [*map(_listed, lines)]) for change, lines in listed if lines]
 
     def __repr__(self) -> str:
-        return f"<Diff {diff_verdict(self).of(self.settings.lang)}>"
+        return _("<Diff {verdict}>", verdict=diff_verdict(self)).of(self.settings.lang)
 
     def frame(self) -> pd.DataFrame:
         """Return the lines as a DataFrame: change, merchant, appid, env, before, after (string), rows (Int64)."""

@@ -218,7 +218,7 @@ class AuditResult(Tabular):
         return int(fail_on != "none" and any(each.is_new or fail_on == "any" for each in findings))
 
     def __repr__(self) -> str:
-        return f"<AuditResult {self.run.id}: {self.summary()}>"
+        return str(_("<AuditResult {id}: {summary}>", id=self.run.id, summary=self.summary()))
 
     def counts(self) -> dict[str, int]:
         """Return the number of environments by list, zeros included."""

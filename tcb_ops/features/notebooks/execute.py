@@ -31,7 +31,7 @@ from tcb_ops.disk import replacing
 from tcb_ops.features.notebooks.parameters import INJECTED, Source, Value, with_values
 from tcb_ops.formatting import sanitize
 from tcb_ops.frames import METADATA
-from tcb_ops.i18n import Bilingual, Lang, Text, _
+from tcb_ops.i18n import Bilingual, Lang, Text, _, as_sentences
 from tcb_ops.reports.export import DOCUMENT
 from tcb_ops.signals import exit_code, handled
 
@@ -345,7 +345,7 @@ def render_page(content: NotebookNode, name: str, facts: PageFacts) -> str:
         verdict=verdict.of(lang) if verdict is not None and not _has_verdict(content) else "",
         bad=facts.bad,
         facts=[*filter(None, [facts.run]), started, *given],
-        next=facts.next.of(lang) if facts.next is not None else "",
+        next=as_sentences((facts.next, "")).of(lang) if facts.next is not None else "",
         command=facts.command,
     )
 
@@ -404,8 +404,8 @@ def _in_words(output: NotebookNode, lang: Lang) -> NotebookNode | dict[str, Any]
     if output.output_type != "error":
         return output
     words = f"{output.ename}: {output.evalue}"
-    failed = _("This cell failed").of(lang)
-    return {**output, "traceback": [f"{failed}: {words}"]}
+    failed = _("{name}: {message}", name=_("This cell failed"), message=words)
+    return {**output, "traceback": [failed.of(lang)]}
 
 
 def _title(content: NotebookNode) -> str:

@@ -73,8 +73,7 @@ class _Report:
         self._write_summary(title)
         causes, bad = self._summary.causes, self._summary.not_succeeded
         heads, lines = errcode_table(causes, self._lang, texts=True)
-        labels = {str(outcome): outcome.label.of(self._lang) for outcome in Outcome.all()}
-        heads = [labels.get(head, head) for head in heads_of(heads, self._lang)]
+        heads = heads_of(heads, self._lang)
         wrapped = {4, 5, len(heads) - 1}
         self._table("errcodes", heads, lines, "errcodes.csv", wrapped=wrapped, total=len(causes))
         names = (*self._run.headers, *RESULT_COLUMNS)

@@ -101,7 +101,7 @@ def page(
         "in_list": ", ".join(action.group.code for action in actions if action.in_list)
         if run.kind.has_list
         else "",
-        "retry": quoted(retry(settings, run))
+        "retry": quoted(retry(settings, run, actions if run.kind.has_list else ()))
         if run.finished_at is not None and any(outcome.retried for outcome in counts)
         else "",
         "practice": (simulator := hooks(SimulatorHooks)) is not None and simulator.is_practice(settings),

@@ -223,7 +223,7 @@ def test_a_retry_says_which_run_it_is_of_and_is_shown_as_one(open_cli):
     assert f", a retry of {first} · upload to" in cli("show", cli.latest().id).out
     assert [one["parent"] for one in cli("runs", "--json").json["runs"]] == [first, ""]
     nothing = cli("retry", first, "--errcode", "12345", "--lang", "zh").err
-    assert "选定的错误码、商户和路径下没有剩余的行。其代码有：40097" in nothing
+    assert "选定的错误码、商户和路径下没有剩余的行。它的错误码有：40097" in nothing
     nobody = cli("show", first, "--merchant", TEA.name[:-1]).err
     assert f"Its merchants are: {TEA.name}." in nobody
     assert cli("errcodes", first, "--out", "texts.csv").code == 0

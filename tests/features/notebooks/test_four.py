@@ -56,7 +56,7 @@ def test_a_headless_run_takes_parameters_and_speaks_chinese(tmp_path, monkeypatc
     assert all((page.parent / unquote(link)).is_file() for link in links), links
     assert "点击" not in shown  # what is addressed to those who sit before the notebook
     assert "dataframe" in shown
-    assert "这些是示例中的商户" in shown
+    assert "这些是示例数据中的商户" in shown
     main = shown.partition("<main>")[2]
     places = [main.index(words) for words in ("个环境：", "与上次巡检", "哪里有问题")]
     assert places == sorted(places)  # what changed stands before what is

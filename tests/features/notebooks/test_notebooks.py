@@ -287,8 +287,8 @@ def test_it_says_which_run_it_was_how_it_ended_and_that_it_was_a_rehearsal(noteb
     assert "SIMULATED 演练" in page
     assert '<p class="verdict bad">有一行未成功。</p>' in page
     assert "r-1 · 2026-11-25 02:30+08:00" in page
-    assert '<p class="next">重新运行 1 行： <code>tcb-ops retry r-1</code></p>' in page
-    assert "此单元格出错: KeyError" in page
+    assert '<p class="next">重新运行 1 行：<code>tcb-ops retry r-1</code></p>' in page
+    assert "此单元格出错：KeyError" in page
     assert 'lang="zh-CN"' in page
     assert "SIMULATED" not in render_page(notebook, "own", CHINESE)
 
