@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -296,7 +297,7 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
 
 def _run_of_report(name: str) -> str:
     """Return the run of a report's folder; anything else unchanged."""
-    if not Path(name).is_dir():
+    if not os.path.isdir(name):  # noqa: PTH112  Path raises in a working folder that this user may not enter
         return name
     from tcb_ops.reports.export import read_manifest
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import datetime
@@ -372,7 +373,7 @@ def open_(run: str, kind: str | None, *, prints: bool, common: CommonOptions) ->
     folders = [Path(run), Path(record.report or run), settings.reports / record.id]
     if record.retries:  # no earlier report has their rows
         folders = [chosen.report()]
-    page = next((folder / PAGE for folder in folders if (folder / PAGE).is_file()), None)
+    page = next((folder / PAGE for folder in folders if os.access(folder / PAGE, os.R_OK)), None)
     if page is None:
         text = _("Run {id} has no report to open. To write it:\n{command}")
         raise UsageError(text.format(id=record.id, command=quoted(of_run(settings, record, "report"))))

@@ -523,7 +523,7 @@ def _finish(command: RunCommand, handle: RunHandle) -> int:
 @contextmanager
 def _subject(command: RunCommand, what: str) -> Iterator[tuple[str | Batch, Merchants | None]]:
     """Yield the upload or the list that is meant, and the merchants that --where narrows an upload to; a list has its own."""
-    if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not Path(what).is_file():
+    if Path(what).suffix.lower() not in {".csv", ".tsv", ".txt", ".xlsx"} and not os.path.isfile(what):  # noqa: PTH113  as in `find_run`
         yield _upload(command, what), command.common.matching(command.settings)
         return
     with command.read_list(what, root=None) as batch:

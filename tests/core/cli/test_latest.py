@@ -99,3 +99,14 @@ def test_python_follows(retried):
     assert (run.id, run.counts) == (first, {"uploaded": 3, "refused": 1})
     assert tcb.errcodes(settings=settings).to_numpy().sum() == 1
     assert tcb.open_run(first, settings=settings).counts == {"uploaded": 1, "refused": 3}
+
+
+@pytest.mark.needs("stored")
+@pytest.mark.parametrize("command", [("show",), ("open", "--print"), ("confirm",)])
+def test_a_name_that_cannot_be_looked_for_as_a_folder_is_an_unknown_run(open_cli, command):
+    """As any name in a working folder that this user may not enter."""
+    cli = open_cli(many(TEA, rows=1))
+    assert cli.upload().code == 0
+    result = cli(*command, "a" * 300)
+    assert result.code == 2
+    assert "tcb-ops runs" in result.err
