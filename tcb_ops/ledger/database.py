@@ -187,15 +187,13 @@ def _open_schema(database: Database, *, sqlite: bool) -> None:
             raise not_a_ledger(database.name, _("it is another program's database"))
         else:
             if _upgrade(database, connection):
-                database.begin_creating(connection)
-                for statement in _upgrade(
-                    database, connection
-                ):  # unless another process has done so meanwhile
+                database.begin_creating(connection)  # another process may upgrade it meanwhile
+                for statement in _upgrade(database, connection):
                     connection.execute(statement)
                 connection.execute(f"UPDATE {schema.VERSION_TABLE} SET version = {schema.VERSION}")
-            if missing := schema.TABLES - database.tables(
-                connection
-            ):  # a view in its place might run without end
+            if not tables >= schema.TABLES:
+                tables = database.tables(connection)  # with those of an upgrade, by this process or another
+            if missing := schema.TABLES - tables:  # a view in its place might run without end
                 raise damaged(database.name, _("it lacks the table {name}", name=min(missing)))
         connection.commit()
     if sqlite:
