@@ -207,7 +207,7 @@ API = (
     ),
     (
         ("Results", "结果"),
-        "next_steps open_run runs errcodes files prune prune_reports diff history verify explain notify Run RunHandle Progress Diff History",
+        "next_steps open_run open_report runs errcodes files prune prune_reports diff history verify explain notify Run RunHandle SavedRun Progress Diff History",
     ),
     (
         ("Shared options, limits, settings and values", "共用参数、限制、设置和值"),

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from tcb_ops.features.health.notifications import notify as notify
     from tcb_ops.features.evidence.diffs import Diff as Diff, diff as diff
     from tcb_ops.features.evidence.history import History as History, history as history
+    from tcb_ops.features.evidence.saved_run import SavedRun as SavedRun, open_report as open_report
     from tcb_ops.features.evidence.verify import verify as verify
     from tcb_ops.features.health.merchants import check_merchants as check_merchants
     from tcb_ops.features.stored.api import confirm as confirm, delete as delete
@@ -73,6 +74,7 @@ _PUBLIC = {
     "features.health.notifications": "notify",
     "features.evidence.diffs": "Diff diff",
     "features.evidence.history": "History history",
+    "features.evidence.saved_run": "SavedRun open_report",
     "features.evidence.verify": "verify",
     "features.health.merchants": "check_merchants",
     "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",

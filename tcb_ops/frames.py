@@ -7,6 +7,7 @@ from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
+from tcb_ops.formatting import escape_controls
 from tcb_ops.hooks import FOR_RESULTS
 from tcb_ops.i18n import Lang, Text, in_python, ngettext
 
@@ -73,7 +74,7 @@ class Tabular:
             )
         if (rest := table.total - SHOWN) > 0:
             texts.append(ngettext("… and {n:,} more line", "… and {n:,} more lines", rest).of(lang))
-        return "\n".join(texts)
+        return escape_controls("\n".join(texts))
 
     def _repr_html_(self) -> str:
         lang = FOR_RESULTS.lang()

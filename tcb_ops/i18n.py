@@ -153,7 +153,7 @@ COMMANDS: Callable[[], Collection[str]] = tuple
 _NO_COMMANDS: ContextVar[bool] = ContextVar("_NO_COMMANDS", default=False)
 _NAMES_IN_PYTHON = {"column": "columns", "map": "file_map", "errcode": "codes", "into": "original"}
 """Parameters whose options have other names."""
-_FLAGS = {"foreign", "new-run", "skip-unchanged"}
+_FLAGS = {"foreign", "new-run", "skip-unchanged", "with-data"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,13 +338,13 @@ class Run:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
         from tcb_ops.reports.data_frames import errcodes_frame
 
-        return errcodes_frame(self.overview(), self.settings)
+        return errcodes_frame(self.overview().causes, self.settings)
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""
         from tcb_ops.reports.data_frames import causes_frame
 
-        return causes_frame(self.overview(), self.kept_verdicts(), self.settings)
+        return causes_frame(self.overview().causes, self.record.kind, self.kept_verdicts(), self.settings)
 
     def by_merchant(self) -> pd.DataFrame:
         """Return how many rows each merchant has, and how many succeeded, did not succeed, are pending."""
@@ -486,10 +486,12 @@ class Run:
         *,
         replace: bool = False,
         pdf: bool = False,
+        with_data: bool = False,
     ) -> Path:
         """Write the report folder: results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json.
 
         `pdf`, or `[report] pdf` in the settings: also report.pdf, printed by a Chromium; without one there is a warning.
+        `with_data`: report.html has results.csv and manifest.json inside, so that it can be sent alone; `open_report` reads it.
         A report of the same run at `out` is replaced, with `replace` also one of another run; anything else there is a
         UsageError.
         """
@@ -505,9 +507,10 @@ class Run:
             replace=replace,
             reader=self._reader,
             pdf=pdf,
+            with_data=with_data,
         )
 
-    def report(self, out: str | Path | None = None, *, pdf: bool = False) -> Report:
+    def report(self, out: str | Path | None = None, *, pdf: bool = False, with_data: bool = False) -> Report:
         """Write the report folder, as `export` does; None: in the settings' folder of reports, under the run's id.
 
         Returns its path, with `folder` and `files`; a notebook shows the files with links.
@@ -515,7 +518,8 @@ class Run:
         from tcb_ops.reports.export import Report
 
         name = f"{self.id}{'-final' * bool(self.record.retries)}"
-        return Report(self.export(self.settings.reports / name if out is None else out, pdf=pdf))
+        folder = self.settings.reports / name if out is None else out
+        return Report(self.export(folder, pdf=pdf, with_data=with_data))
 
     @checked
     def to_parquet(self, out: str | Path) -> Path:

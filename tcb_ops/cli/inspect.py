@@ -256,6 +256,11 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 )
 @pdf_option
 @own_option(
+    "--with-data",
+    is_flag=True,
+    help="Put results.csv and manifest.json into report.html, so that it can be sent alone.",
+)
+@own_option(
     "--parquet",
     needs=ArrowHooks,
     metavar="FILE",
@@ -274,6 +279,7 @@ def report(
     kind: str | None,
     *,
     pdf: bool,
+    with_data: bool,
     common: CommonOptions,
 ) -> int:
     """Write a run's report folder.
@@ -320,7 +326,7 @@ def report(
             return 0
         name = f"{chosen_run.id}{'-final' * final}{'-selected' if common.where else ''}"
         folder = Path(out) if out else settings.reports / name
-        show(chosen_run.export(folder, pdf=pdf))
+        show(chosen_run.export(folder, pdf=pdf, with_data=with_data))
         return 0
 
 

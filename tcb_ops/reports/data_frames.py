@@ -6,8 +6,10 @@ Times in frames are naive, in the time zone that `attrs["timezone"]` names: `to_
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from io import StringIO
+from itertools import islice
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +17,15 @@ from typing import TYPE_CHECKING, Any
 from tcb_ops.catalogue import ERRCODE
 from tcb_ops.engine.links_file import LINK_COLUMNS
 from tcb_ops.errors import ArgumentError, UsageError
+from tcb_ops.formatting import unguard
 from tcb_ops.frames import Given, Lines
 from tcb_ops.i18n import Lang, Text, _, as_list
+from tcb_ops.kinds import Kind
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import Outcome
 from tcb_ops.reports.formats.csv import RESULT_COLUMNS, result_batches
-from tcb_ops.reports.summary import RunSummary
+from tcb_ops.reports.summary import Cause, RunSummary
 from tcb_ops.settings import Settings
 
 if TYPE_CHECKING:
@@ -123,7 +127,27 @@ def links_frame(
     return frame_of_columns(LINK_COLUMNS, [values], settings.timezone, head[: len(run.headers)])
 
 
-def errcodes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
+def saved_results_frame(data: bytes, timezone: str) -> pd.DataFrame:
+    """Return the rows of a results.csv as `results_frame` does, times to the millisecond. Raises ValueError for a damaged one."""
+    lines = csv.reader(StringIO(data.decode("utf-8-sig"), newline=""))
+    head = [unguard(name) for name in next(lines, [])]
+    headers, own = head[: -len(RESULT_COLUMNS)], tuple(head[-len(RESULT_COLUMNS) :])
+    if own != RESULT_COLUMNS:
+        raise ValueError("columns")
+    readers = [unguard] * len(headers) + [_READERS.get(_DTYPES.get(name, name), unguard) for name in own]
+
+    def every_batch() -> Iterator[list[list[Any]]]:
+        while batch := list(islice(lines, 1_000)):
+            columns = zip(readers, zip(*batch, strict=True), strict=True)
+            yield [[read(cell) for cell in cells] for read, cells in columns]
+
+    try:
+        return frame_of_columns(RESULT_COLUMNS, every_batch(), timezone, headers)
+    except (csv.Error, ArithmeticError) as error:
+        raise ValueError(*error.args) from None
+
+
+def errcodes_frame(causes: Sequence[Cause], settings: Settings) -> pd.DataFrame:
     """Count the rows that did not succeed by merchant and code.
 
     Index merchant, appid, env; a column per code, Int64. The codes are those of errcodes.csv: errcodes as
@@ -135,8 +159,8 @@ def errcodes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     from tcb_ops.reports.causes import Errcodes
 
     names = ("merchant", "appid", "env", "rows")
-    errcodes = frame_of(names, map(attrgetter(*names), summary.causes))
-    codes = (cause.code for cause in summary.causes)
+    errcodes = frame_of(names, map(attrgetter(*names), causes))
+    codes = (cause.code for cause in causes)
     errcodes["errcode"] = [int(code) if ERRCODE.fullmatch(code) else code for code in codes]
     table = errcodes.pivot_table(
         index=[*names[:3]], columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
@@ -146,7 +170,9 @@ def errcodes_frame(summary: RunSummary, settings: Settings) -> pd.DataFrame:
     return frame
 
 
-def causes_frame(summary: RunSummary, verdicts: Iterable[Any], settings: Settings) -> pd.DataFrame:
+def causes_frame(
+    causes: Sequence[Cause], kind: Kind, verdicts: Iterable[Any], settings: Settings
+) -> pd.DataFrame:
     """Return the causes: a line per code, merchant and environment, most rows first, as in errcodes.csv.
 
     A notebook shows them as a card, by code.
@@ -161,8 +187,8 @@ def causes_frame(summary: RunSummary, verdicts: Iterable[Any], settings: Setting
     """
     from tcb_ops.reports.causes import COLUMNS, Causes
 
-    frame = Causes(frame_of(COLUMNS, map(attrgetter(*COLUMNS), summary.causes), settings.lang))
-    frame.kind, frame.lang = summary.run.kind, settings.lang
+    frame = Causes(frame_of(COLUMNS, map(attrgetter(*COLUMNS), causes), settings.lang))
+    frame.kind, frame.lang = kind, settings.lang
     frame.verdicts = {verdict.code: verdict for verdict in verdicts}
     return frame
 
@@ -223,6 +249,13 @@ _DTYPES = (
     | dict.fromkeys(("default", "left", "works", "known", "new", "proven"), "boolean")
     | dict.fromkeys(("day", "last_day"), "day")
 )
+
+
+_READERS: Mapping[str, Callable[[str], Any]] = {
+    "Int64": lambda cell: int(cell) if cell else None,
+    **dict.fromkeys(_TIMES, lambda cell: datetime.fromisoformat(cell).timestamp() if cell else None),
+}
+"""How cells of a CSV are read, by the dtype or the name of their column; others are text."""
 
 
 def table_frame(table: Lines, lang: Lang) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from datetime import datetime, tzinfo
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 from urllib.parse import quote
 
 import msgspec
@@ -36,6 +36,7 @@ from tcb_ops.model import SIMULATOR
 from tcb_ops.reports.explanations import MARK
 from tcb_ops.reports.formats.csv import RowLines, write_errcodes, write_lines
 from tcb_ops.reports.formats.html import page
+from tcb_ops.reports.page_data import DATA, add_data, add_proof
 from tcb_ops.reports.summary import RunSummary
 from tcb_ops.secrets import MASK, find_leak, masked
 from tcb_ops.settings import Settings, without_dots
@@ -133,11 +134,13 @@ def export(
     replace: bool = False,
     reader: LedgerReader | None = None,
     pdf: bool = False,
+    with_data: bool = False,
 ) -> Path:
     """Write a run's report to the folder `dest`, from a snapshot of the ledger; return the folder.
 
     Writes results.csv, failed.csv, errcodes.csv, report.html, report.xlsx, manifest.json, and a file that marks a
     loopback run. With `pdf` or `[report] pdf`, a Chromium prints report.pdf, which takes seconds; a failure is a warning.
+    With `with_data`, report.html has results.csv inside; UsageError if that is too large.
     Reads from `reader` (None: from the ledger), and records the report's path in the ledger. With
     `replace`, a report of another run is replaced. Raises UsageError if anything else is at `dest` (nothing is changed),
     StoppedError if the disk fails or the report would contain a secret (an existing report is kept).
@@ -154,12 +157,15 @@ def export(
             part.mkdir()
             signed = "" if key is None else _signed_with(key, settings)
             with (reader or ledger).snapshot() as snapshot:
-                content = _write(snapshot, snapshot.run(run.id), part, settings, now, signed)
+                record = snapshot.run(run.id)
+                content = _write(snapshot, record, part, settings, now, signed, with_data=with_data)
             if add_pdf is not None and (warning := add_pdf(part / PAGE, part / PDF)) is not None:
                 _warn(warning, settings)
             _complete(part, content, run)
             if key is not None and signed:
                 _sign(part, key)
+            if with_data:
+                add_proof(part / PAGE, part / MANIFEST, *([part / SIGNATURE] if signed else []))
             check_destination(dest, run.id, replace=replace)  # a file may have been put there meanwhile
             # Recorded before the report appears: after a kill in between, verify would not recognise it.
             digest = str(fingerprint(part / MANIFEST)["sha256"])
@@ -222,7 +228,14 @@ def _warn(text: Text, settings: Settings) -> None:
 
 
 def _write(
-    snapshot: LedgerReader, run: RunRecord, folder: Path, settings: Settings, now: float, signed: str
+    snapshot: LedgerReader,
+    run: RunRecord,
+    folder: Path,
+    settings: Settings,
+    now: float,
+    signed: str,
+    *,
+    with_data: bool,
 ) -> dict[str, Any]:
     lines = RowLines(snapshot, run, settings.lang, settings.zone)
     write_lines(lines.head, lines, folder / RESULTS, folder / FAILED)
@@ -248,11 +261,14 @@ def _write(
             target=run.target,
         )
         (folder / SIMULATED).write_text(f"{mark.zh}\n{mark.en}\n", encoding="utf-8", newline="\n")
-    html = page(snapshot, summary, settings, versions(), now=now, signed=signed)
-    (folder / PAGE).write_text(masked(html), encoding="utf-8", newline="\n")
+    html = page(snapshot, summary, settings, versions(), now=now, signed=signed, with_data=with_data)
+    (folder / PAGE).write_text(f"{masked(html)}\n", encoding="utf-8", newline="\n")
+    if with_data:
+        add_data(folder / PAGE, *(folder / name for name in DATA))
     return {
         "schema": SCHEMA,
         **_about(summary, settings.zone),
+        "verdict": summary.verdict.of(settings.lang),
         "rows_digest": lines.digest.hexdigest(),
         **({"signed": signed} if signed else {}),
         "files": {},
@@ -367,14 +383,19 @@ class _ListFacts(msgspec.Struct, frozen=True):
     sha256: str
 
 
+class _FileFacts(TypedDict):
+    sha256: str
+    bytes: int
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """The contents of manifest.json."""
 
     run: str
     target: str
     rows: int
-    files: dict[str, dict[str, Any]]
-    """`sha256` and `bytes` of every file except manifest.json."""
+    files: dict[str, _FileFacts]
+    """Of every file except manifest.json."""
     input: _ListFacts
     root: str
     """Folder of the local files, which usually contains the list."""
@@ -388,6 +409,10 @@ class Manifest(msgspec.Struct, frozen=True):
     """Of the run."""
     signed: str = ""
     """The fingerprint of the key that signed it; empty for none."""
+    kind: str = ""
+    counts: dict[str, int] = {}
+    verdict: str = ""
+    """The sentence at the top of the page, in its language."""
 
     @property
     def simulated(self) -> bool:

@@ -37,3 +37,18 @@ def test_the_first_screen_of_a_page_answers_and_axe_finds_nothing_light_dark_wid
             found = Axe().run(page).response["violations"]
             assert [(one["id"], node["html"]) for one in found for node in one["nodes"]] == []
             page.close()
+
+
+def test_a_page_with_data_saves_its_files_where_it_is_alone(browser, a_run, tmp_path):
+    report = a_run().export(tmp_path / "report", with_data=True)
+    alone = tmp_path / "alone" / "sent.html"
+    alone.parent.mkdir()
+    alone.write_bytes((report / "report.html").read_bytes())
+    page = browser.new_page()
+    page.goto(alone.as_uri())
+    for name in ("results.csv", "errcodes.csv", "manifest.json"):
+        with page.expect_download() as download:
+            page.locator(f'.files a[href="{name}"]').click()
+        assert download.value.suggested_filename == name
+        assert download.value.path().read_bytes() == (report / name).read_bytes()
+    page.close()

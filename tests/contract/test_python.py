@@ -776,6 +776,7 @@ def test_no_parameter_takes_just_anything(batch: tcb.Batch) -> None:
         "interface": "tcb/getenvinfo",
         "older_than": 180,
         "folder": run.export("report"),
+        "file": run.export("page", with_data=True) / "report.html",
         "target": "simulator",
         "settings": tcb.load_settings(options={"target": "simulator"}),
         "source": "list.csv",

@@ -66,7 +66,8 @@ def diff(older: str, newer: str, out: Path | None, *, common: CommonOptions) -> 
 def verify(folder: str, *, signers: str | None, common: CommonOptions) -> int:
     """Check that a report folder is what was exported.
 
-    Every file against manifest.json, the manifest against the ledger and its signature, the list against its SHA-256. DIR can also be the run.
+    Every file against manifest.json, the manifest against the ledger and its signature, the list against its SHA-256. DIR can
+    also be the run, or a report.html with data.
     Names each file that differs: exit code 1; 1 also if the ledger does not know the run. Nothing differs: 0, and what
     that proves. No report in DIR: 2. The ledger is damaged: 3.
     """
@@ -118,6 +119,13 @@ def verification_verdict(verification: Verification) -> Text:
             "The files are as manifest.json has them, but the ledger does not know run {run}, so nothing proves "
             "the report (exit code 1)."
         )
+        if any(
+            check.what == "manifest.json.sig" and check.state == "unknown" for check in verification.checks
+        ):
+            text = _(
+                "The files are as manifest.json has them, but this machine cannot check the signature of run {run}, so "
+                "nothing proves who made the report (exit code 1)."
+            )
         sums = [text.format(run=verification.run)]
     else:
         sums = [_("Nothing differs in the report of run {run}.", run=verification.run), verification.proves]

@@ -8,12 +8,13 @@ be detected.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from tcb_ops.arguments import checked
@@ -31,6 +32,7 @@ from tcb_ops.reports.export import (
     LEFT_BY_DESKTOPS,
     MANIFEST,
     NAMESPACE,
+    PAGE,
     SIGNATURE,
     SIMULATED,
     Manifest,
@@ -38,6 +40,7 @@ from tcb_ops.reports.export import (
     read_manifest,
 )
 from tcb_ops.reports.formats.csv import rows_digest
+from tcb_ops.reports.page_data import DATA, PROOF, read_page
 from tcb_ops.settings import LEDGER_FILE, Settings
 from tcb_ops.start import existing_ledger, settings_for
 from tcb_ops.system_errors import system_reason
@@ -50,7 +53,7 @@ class State(StrEnum):
     DIFFERS = "differs"
     NOT_CHECKED = "not_checked"
     UNKNOWN = "unknown"
-    """The ledger does not know the run: nothing is known to differ, but nothing proves the report either."""
+    """The ledger does not know the run, or a signature cannot be checked: nothing is known to differ, and nothing is proved."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +71,7 @@ ROWS, INPUT, LEDGER = "rows", "input", "ledger"
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Verification(Tabular):
-    """The checks of a report folder."""
+    """The checks of a report folder, or of a page with data."""
 
     folder: Path
     run: str
@@ -76,7 +79,10 @@ class Verification(Tabular):
 
     @property
     def good(self) -> bool:
-        """Whether nothing differs, and the ledger knows the run or a signer is known; checks that could not be made do not count."""
+        """Whether nothing differs, and the ledger knows the run or an allowed signer has signed it.
+
+        With signers, the signature must have been checked; other checks that could not be made do not count.
+        """
         states = {check.state for check in self.checks}
         return State.DIFFERS not in states and (State.UNKNOWN not in states or self.signed)
 
@@ -132,17 +138,42 @@ class Verification(Tabular):
 def verify(
     folder: str | Path, *, signers: str | Path | None = None, settings: Settings | None = None
 ) -> Verification:
-    """Check a report folder against its manifest, the ledger and the list, as far as they exist.
+    """Check a report folder, or a page with data, against its manifest, the ledger and the list, as far as they exist.
 
     `signers`: an OpenSSH file of allowed signers, one of which must have signed it. Nothing is written. Raises UsageError if
-    the folder has no report.
+    there is no report.
     """
     settings = settings_for({"settings": settings})
     report = Path(folder)
     lists = (Path(), settings.merchants.parent, *report.absolute().parents[:2])
     allowed = Path(signers) if signers is not None else None
     ledger_file = str(Path(settings.ledger).absolute())
-    return check_report(report, existing_ledger(settings), lists, ledger_file, allowed)
+    ledger = existing_ledger(settings)
+    if not report.is_file():
+        return check_report(report, ledger, lists, ledger_file, allowed)
+    with page_as_folder(report) as (inside, _manifest):
+        verification = check_report(inside, ledger, lists, ledger_file, allowed, alone=True)
+    return replace(verification, folder=report)
+
+
+@contextmanager
+def page_as_folder(file: Path) -> Iterator[tuple[Path, Manifest]]:
+    """Write what is inside a page with data to a folder, for a while. Raises UsageError if it is none, or damaged."""
+    with TemporaryDirectory(prefix="tcb-ops-", ignore_cleanup_errors=True) as name:
+        folder, manifest = Path(name), None
+        with suppress(OSError):
+            if (inside := read_page(file)) is not None:
+                for part, body in {PAGE: inside.page, **inside.data, **inside.proof}.items():
+                    (folder / part).write_bytes(body)
+                manifest = read_manifest(folder)
+        if manifest is None:
+            text = _(
+                "{file} contains no tcb-ops report: it is not a page with data inside, or it is damaged.",
+                file=file,
+            )
+            fix = _("Give the report's folder, or a page that `tcb-ops report --with-data` wrote.")
+            raise UsageError(text, fix)
+        yield folder, manifest
 
 
 def check_report(
@@ -151,17 +182,21 @@ def check_report(
     lists: Sequence[Path] = (),
     ledger_file: str = LEDGER_FILE,
     signers: Path | None = None,
+    *,
+    alone: bool = False,
 ) -> Verification:
     """Check a report folder against its manifest, the ledger (if there is one), and the list (if it is found).
 
     The list is searched by name in the folders of `lists` and in the run's root. `ledger_file` is the name of a missing
-    ledger in messages. `signers`: an OpenSSH file of allowed signers. Raises UsageError if the folder contains no report.
+    ledger in messages. `signers`: an OpenSSH file of allowed signers. `alone`: the folder has only what is inside a page.
+    Raises UsageError if the folder contains no report.
     """
     manifest = read_manifest(folder)
     if manifest is None:
         text = _("{folder} contains no tcb-ops report: manifest.json is missing or invalid.", folder=folder)
         raise UsageError(text, _("Give the folder that `tcb-ops report` wrote."))
-    checks = [_check_file(folder, name, manifest) for name in manifest.files]
+    names = [name for name in manifest.files if not alone or name in {PAGE, *DATA}]
+    checks = [_check_file(folder, name, manifest) for name in names]
     copy = f"{MANIFEST}{COPY}"
     if (folder / copy).exists() and any(check.state is State.DIFFERS for check in checks):
         text = _("a newer export did not end and may have replaced some files. Export the report again.")
@@ -191,13 +226,13 @@ def _check_signature(folder: Path, signed: str, signers: Path | None) -> Check |
     unreadable, for another purpose, of other bytes     differs                         differs
     right, of a key that they do not have or accept     not checked: whose it is        differs
     right, of a key of theirs                           not checked: whose it is        same
-    any that this machine's ssh-keygen cannot check     not checked                     not checked
+    any that this machine's ssh-keygen cannot check     not checked                     unknown
     ==================================================  ==============================  ===============
     """
     file = folder / SIGNATURE
     if not file.exists() and not signed and signers is None:
         return None
-    differs, not_checked = partial(_differs, SIGNATURE), partial(Check, State.NOT_CHECKED, SIGNATURE)
+    differs = partial(_differs, SIGNATURE)
     if not file.is_file():
         return differs(_("is missing: the report is not signed, or no longer."))
     try:
@@ -210,7 +245,7 @@ def _check_signature(folder: Path, signed: str, signers: Path | None) -> Check |
         return differs(_("was made for another purpose than reports."))
     answer = fits(file, data)
     if isinstance(answer, Text):
-        return not_checked(answer)
+        return Check(State.NOT_CHECKED if signers is None else State.UNKNOWN, SIGNATURE, answer)
     if not answer:
         return differs(_("does not fit manifest.json: one of the two was changed."))
     return _check_signer(file, data, signature.key, signers)
@@ -235,17 +270,25 @@ def _check_file(folder: Path, name: str, manifest: Manifest) -> Check:
     try:
         if not file.is_file():  # reading a pipe might never end
             return _differs(name, _("is missing."))
-        actual = fingerprint(file)
+        inside = read_page(file) if name == PAGE else None
+        actual = fingerprint(file) if inside is None else inside.fingerprint
+        if inside is not None and inside.proof != _proof(folder):
+            return _differs(name, _("has another manifest or signature inside than the folder."))
     except OSError as error:
         return _differs(name, _("cannot be read: {why}.", why=system_reason(error)))
-    was, now = manifest.files[name].get("bytes", "?"), int(actual["bytes"])
+    was, now = manifest.files[name]["bytes"], int(actual["bytes"])
     if actual == manifest.files[name]:
         text = ngettext("{n:,} byte, as manifest.json has it", "{n:,} bytes, as manifest.json has it", now)
         return _same(name, text)
     if was == now:
         return _differs(name, _("was changed after the export (same size)."))
-    then = ngettext("{n:,} byte", "{n:,} bytes", int(was))
+    then = ngettext("{n:,} byte", "{n:,} bytes", was)
     return _differs(name, _("was changed after the export ({bytes} then, {now:,} now).", bytes=then, now=now))
+
+
+def _proof(folder: Path) -> dict[str, bytes]:
+    """Return the files of a folder that its page may have inside as proof."""
+    return {name: (folder / name).read_bytes() for name in PROOF if (folder / name).is_file()}
 
 
 def _not_listed(folder: Path, manifest: Manifest) -> Iterator[Check]:

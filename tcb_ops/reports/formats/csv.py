@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, tzinfo
 from functools import lru_cache
+from io import StringIO
 from itertools import chain, islice
 from operator import itemgetter
 from pathlib import Path
@@ -22,8 +23,8 @@ from typing import Any, NamedTuple
 import msgspec
 
 from tcb_ops.details import DetailCode, read_detail, stored
-from tcb_ops.formatting import RISKY, escape_controls, guard, has_controls
-from tcb_ops.i18n import Lang
+from tcb_ops.formatting import RISKY, escape_controls, guard, has_controls, unguard
+from tcb_ops.i18n import Lang, verbatim
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RowRecord, RunRecord, end_values
 from tcb_ops.model import Outcome, Reason, RowEnd
@@ -392,6 +393,25 @@ def errcode_table(
         return [*facts, cause.rows, *counts, *([told.of(lang) if told is not None else ""] if texts else [])]
 
     return [*ERRCODE_COLUMNS, *map(str, outcomes), *(["message"] if texts else [])], map(line, causes)
+
+
+def read_errcodes(data: bytes) -> list[Cause]:
+    """Return the causes of an errcodes.csv. Raises ValueError for a damaged one."""
+    try:
+        head, *lines = csv.reader(StringIO(data.decode("utf-8-sig"), newline=""))
+    except csv.Error as error:
+        raise ValueError(*error.args) from None
+    own, outcomes = tuple(head[: len(ERRCODE_COLUMNS)]), [*map(Outcome, head[len(ERRCODE_COLUMNS) :])]
+    if own != ERRCODE_COLUMNS:
+        raise ValueError("columns")
+    causes = []
+    for line in lines:
+        appid, merchant, env, code, meaning, action, rows, *counts = map(unguard, line)
+        counted = {outcome: int(count) for outcome, count in zip(outcomes, counts, strict=True)}
+        causes.append(
+            Cause(appid, merchant, env, code, verbatim(meaning), verbatim(action), counted, int(rows))
+        )
+    return causes
 
 
 def _new(file: Path) -> Any:

@@ -53,12 +53,12 @@ _HOW_OFTEN = {
     Per.NOBODY: _("nothing to do"),
 }
 
-FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv", "manifest.json")
+FILES = ("report.xlsx", "results.csv", "failed.csv", "errcodes.csv", "manifest.json", "manifest.json.sig")
 """The files beside the page that it links to."""
 PDF_MARK = "<!--pdf-->"
 """Where the link to report.pdf is added once that is printed: a page never links to a file that was not made."""
 SCRIPT = (files("tcb_ops.reports") / "templates" / "report.js").read_text(encoding="utf-8")
-"""Search and copy buttons; the page's security policy allows only this script."""
+"""Search, copy buttons, and files inside the page; the page's security policy allows only this script."""
 
 
 def page(
@@ -69,10 +69,11 @@ def page(
     *,
     now: float,
     signed: str = "",
+    with_data: bool = False,
 ) -> str:
     """Return the report of a run as HTML, in the settings' language and time zone.
 
-    `signed`: the fingerprint of the key that will sign its manifest; empty for none.
+    `signed`: the fingerprint of the key that will sign its manifest; empty for none. `with_data`: it will have results.csv inside.
     """
     run, counts = summary.run, summary.counts
     bad = sum(merchant.not_succeeded > 0 for merchant in summary.merchants)
@@ -80,6 +81,7 @@ def page(
     state = "good" if all(outcome.succeeded for outcome in counts) else "bad"
     findings = run.kind.findings(reader, summary, settings) if run.has_findings else None
     templates = environment(settings.lang, settings.timezone)
+    there = {"report.xlsx": hooks(WorkbookHooks) is not None, "manifest.json.sig": signed != ""}
     codes = {cause.code for cause in summary.causes}  # others have been solved by a retry
     values = {
         "html_lang": "zh-CN" if settings.lang == "zh" else "en",
@@ -114,9 +116,10 @@ def page(
         "sections": [] if findings is None or findings.stopped is not None else findings.sections(),
         "merchants": len(summary.merchants),
         "omitted": max(0, len(summary.merchants) - DETAILED - LISTED),
-        "files": [name for name in FILES if name != "report.xlsx" or hooks(WorkbookHooks)],
+        "files": [name for name in FILES if there.get(name, True)],
         "pdf_mark": PDF_MARK,
         "signed": signed,
+        "with_data": with_data,
         "script": SCRIPT,
         "script_hash": b64encode(sha256(SCRIPT.encode()).digest()).decode(),
         "settings": sorted(

@@ -28,6 +28,18 @@
     const counts = {causes: causes.filter(isShown).length, merchants: merchants.filter(isShown).length};
     find.nextElementSibling.textContent = query && find.dataset.counts.replace(/{(causes|merchants)}/g, (_, name) => counts[name]);
   });
+  for (const link of all(".files a")) link.addEventListener("click", async event => {
+    for (const {data} of document.childNodes) {  // a page with data has files in comments at its end
+      const [, name, packed] = /^ tcb-ops (.+?)(\.gz)?\n/.exec(data) ?? [];
+      if (name !== link.getAttribute("href")) continue;
+      event.preventDefault();
+      const bytes = new Blob([Uint8Array.from(atob(data.slice(data.indexOf("\n"))), letter => letter.charCodeAt(0))]).stream();
+      const body = await new Response(packed ? bytes.pipeThrough(new DecompressionStream("gzip")) : bytes).blob();
+      const saved = document.createElement("a");
+      [saved.href, saved.download] = [URL.createObjectURL(body), name];
+      saved.click();
+    }
+  });
   for (const command of all("kbd")) {
     const button = document.createElement("button");
     button.className = "copy";

@@ -111,7 +111,7 @@ def test_errcodes_are_merchants_by_code(a_run):
     good = RowEnd(0, Outcome.UPLOADED, errcode=0)
     reported = a_run([refused, other, good, breaker, denied, unsent])
     summary = RunSummary(reported.ledger, reported.run)
-    frame = errcodes_frame(summary, Settings())
+    frame = errcodes_frame(summary.causes, Settings())
     assert frame.index.names == ["merchant", "appid", "env"]
     assert frame.columns.tolist() == [85088, -501001, "AccessDenied", "no_token"]
     assert frame.columns.name == "errcode"
@@ -126,7 +126,7 @@ def test_errcodes_are_merchants_by_code(a_run):
 
 def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run):
     reported = a_run([RowEnd(0, Outcome.UPLOADED, errcode=0)])
-    frame = errcodes_frame(RunSummary(reported.ledger, reported.run), Settings())
+    frame = errcodes_frame(RunSummary(reported.ledger, reported.run).causes, Settings())
     assert frame.empty
     assert frame.index.names == ["merchant", "appid", "env"]
     assert frame.columns.name == "errcode"
@@ -152,7 +152,7 @@ def test_causes_are_a_line_per_code_merchant_and_environment(a_run, every_end, i
     for ends, run_id in ((every_end, "one"), ([], "none")):
         reported = a_run(ends, finished=False, id=run_id)
         summary = RunSummary(reported.ledger, reported.run)
-        frame = causes_frame(summary, (), in_english)
+        frame = causes_frame(summary.causes, reported.run.kind, (), in_english)
         assert dtypes(frame) == CAUSES
         assert [(row.code, row.merchant, row.env, row.rows) for row in frame.itertuples()] == [
             (cause.code, cause.merchant, cause.env, cause.rows) for cause in summary.causes
@@ -237,7 +237,7 @@ def test_a_run_without_rows_has_empty_frames_and_an_empty_file_of_the_same_colum
         reported = a_run(ends, id=run_id)
         summary = RunSummary(reported.ledger, reported.run)
         file = write_parquet(reported.ledger, reported.run, tmp_path / f"{run_id}.parquet", in_english)
-        frames = causes_frame(summary, (), in_english), merchants_frame(summary)
+        frames = causes_frame(summary.causes, reported.run.kind, (), in_english), merchants_frame(summary)
         assert [pq.read_table(file).num_rows, len(frames[0])] == [len(ends)] * 2
         schemas.append((pq.read_schema(file), *map(dtypes, frames)))
     assert schemas[0] == schemas[1]

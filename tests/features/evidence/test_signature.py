@@ -207,8 +207,12 @@ def test_an_openssh_that_cannot_sign_or_check_says_so(signed, key, tmp_path, mon
     assert isinstance(refused, Text)
     assert why in refused.en
     if why != "has a passphrase":
-        state, text = of_signature(report, signers_of(key))
-        assert (state, why in text) == (State.NOT_CHECKED, True)
+        for signers, expected in ((None, State.NOT_CHECKED), (signers_of(key), State.UNKNOWN)):
+            state, text = of_signature(report, signers)
+            assert (state, why in text) == (expected, True)
+        found = check_report(report, signed.ledger, signers=signers_of(key))
+        assert not found.good  # the ledger knows it, but a signer was asked for
+        assert "cannot check the signature" in verification_verdict(found).en
 
 
 def test_the_home_folder_is_meant_by_a_tilde_in_the_settings(tmp_path, monkeypatch):
