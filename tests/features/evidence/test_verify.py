@@ -297,3 +297,13 @@ def test_the_digest_is_what_the_module_says_it_is(a_run, every_end, tmp_path):
     text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
     told = json.loads((reported.export(tmp_path / "out") / "manifest.json").read_text(encoding="utf-8"))
     assert told["rows_digest"] == hashlib.sha256(text.encode()).hexdigest()
+
+
+@pytest.mark.parametrize("facts", [{}, {"sha256": "ab" * 32}, {"sha256": "ab" * 32, "bytes": "many"}])
+def test_a_manifest_without_the_facts_of_a_file_is_none(a_run, tmp_path, facts):
+    out = a_run([GOOD]).export(tmp_path / "out")
+    told = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    told["files"]["results.csv"] = facts
+    (out / "manifest.json").write_text(json.dumps(told), encoding="utf-8")
+    with pytest.raises(UsageError, match=r"manifest\.json is missing or invalid"):
+        check_report(out, None)
