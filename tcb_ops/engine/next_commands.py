@@ -91,7 +91,8 @@ def upload_options(run: RunRecord) -> list[str]:
 
 def list_of(run: RunRecord) -> list[str]:
     """Return the list of a run whose URLs are not kept, and the options that it was read with."""
-    return [run.settings.signed or "LIST", *run.selection.words()]  # a placeholder, if it was no file
+    listed = without_dots(run.settings.signed or "")
+    return [listed or "LIST", *run.selection.words()]  # a placeholder, if it was no file
 
 
 def retry(settings: Settings, run: RunRecord, actions: Sequence[NextAction] = ()) -> list[str]:
