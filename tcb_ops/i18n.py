@@ -360,9 +360,8 @@ _SPACE = _("{one} {next}", one="", next="")
 def _shown(value: object, lang: Lang) -> object:
     if isinstance(value, CommandText) and _NO_COMMANDS.get():
         return ""
-    text = getattr(
-        value, "label", value
-    )  # of a kind or an outcome, whose name is for the ledger and for options
+    # Kinds and outcomes are shown by their label: their names are for the ledger and for options.
+    text = getattr(value, "label", value)
     return text.of(lang) if isinstance(text, Text) else value
 
 
