@@ -92,10 +92,10 @@ lint: .venv/dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 # Everything that reads the code without running it.
 check: lint
-	$(BIN)/lint-imports
 
 notebooks: .venv/dev
 	$(BIN)/python tests/notebooks.py $(ARGS)

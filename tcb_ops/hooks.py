@@ -243,6 +243,15 @@ class SourceHooks(Hooks):
     urls: Callable[[Iterator[tuple[int, Secret]]], Callable[[Row], Secret] | None]
 
 
+@dataclass(frozen=True, slots=True)
+class RowLinks:
+    """A column of links at which the rows' files can be looked at. They are secrets: only the file that is asked for has them."""
+
+    header: Text
+    texts: Mapping[int, str]
+    """By line: the link, or why there is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredHooks(Hooks):
     """What happened to stored files since an upload."""
@@ -255,6 +264,7 @@ class StoredHooks(Hooks):
     changed_lines: Callable[[LedgerReader, RunRecord], dict[int, tuple[Kind, str]]]
     check_beside: Callable[[Ledger, Kind, RunSettings, Settings], Callable[[LedgerReader, int], None] | None]
     panel: Callable[[Worker, PanelContext, RunMonitor], Any]
+    row_links: Callable[[Run, Sequence[EnvRecord]], RowLinks]
     row_urls: Callable[
         [Run, Sequence[EnvRecord], Sequence[tuple[str, str, str]], Settings],
         tuple[datetime, list[Secret | Text | None]],
@@ -268,15 +278,6 @@ class TokenHooks(Hooks):
 
     missing = _("Token sources other than the file are not installed.")
     sources: Mapping[str, Callable[[Settings], TokenSource]]
-
-
-@dataclass(frozen=True, slots=True)
-class RowLinks:
-    """A column of links at which the rows' files can be looked at. They are secrets: only the file that is asked for has them."""
-
-    header: Text
-    texts: Mapping[int, str]
-    """By line: the link, or why there is none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,7 +22,6 @@ from tcb_ops.hooks import (
     AuditHooks,
     ComparisonHooks,
     DiagnosisHooks,
-    RowLinks,
     StoredHooks,
     WorkbookHooks,
 )
@@ -457,27 +456,11 @@ class Run:
         """
         workbooks, file = needed(WorkbookHooks), Path(original)
         target, lang = Path(out) if out is not None else None, self.settings.lang
-        links = self._row_links() if urls else None
+        links = needed(StoredHooks).row_links(self, self._reader.envs(self.record)) if urls else None
         with self._reader.snapshot() as view:
             if split_by:
                 return workbooks.split(view, self.record, file, target, lang, split_by, links)
             return workbooks.write_into(view, self.record, file, target, lang, warn, links)
-
-    def _row_links(self) -> RowLinks:
-        """Ask for a link of each row that stored a file."""
-        from tcb_ops.lists.merchants import read_merchants
-        from tcb_ops.start import opened_target
-
-        settings = self.settings
-        records = [record for record in self.rows() if record.end.file_id]
-        with opened_target(settings, lambda: read_merchants(settings.merchants).whole) as opened:
-            until, found = self.row_urls(records, opened)
-        texts = {
-            record.row.line: link.reveal() if isinstance(link, Secret) else link.of(settings.lang)
-            for record, link in zip(records, found, strict=True)
-            if link is not None
-        }
-        return RowLinks(_("link, until {until}", until=until.isoformat(" ", "minutes")), texts)
 
     @checked
     def export(

@@ -72,7 +72,7 @@ def test_a_suggestion_repeats_the_pace_and_names_the_program_as_a_shell_finds_it
     (line,) = suggested(shell(f"{PROGRAM} {upload}", tmp_path))
     assert " --per-env 3 --rate 7 " in line
     on_path = shell(f"PATH={PROGRAM.parent}:$PATH; tcb-ops {upload} --new-run", tmp_path)
-    assert re.search(r"^tcb-ops retry \S+ --per-env 3 --rate 7 ", on_path, re.MULTILINE)
+    assert re.search(r"^tcb-ops retry \S+ --errcode 85088 --per-env 3 --rate 7 ", on_path, re.MULTILINE)
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ settings, and `tcb.load_settings()`, use the target of `panels.use`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,8 +47,12 @@ def use(target: str = "simulator", *, where: str | Sequence[str] = "", lang: str
         lang: of panels and cards, en or zh; "" is that of the settings.
 
     """
+    from tcb_ops.i18n import Lang
     from tcb_ops.panels.context import open_context, use_context
+    from tcb_ops.settings import default_settings, set_default_settings
 
+    if lang in {*Lang}:  # the card of an error, such as one in the merchants file, is in it, too
+        set_default_settings(replace(default_settings(), lang=Lang(lang)))
     return use_context(open_context(target, where, lang))
 
 

@@ -21,6 +21,7 @@ from tcb_ops.ledger.records import Usage
 from tcb_ops.model import RowEnd
 from tcb_ops.panels.html import RunState, render_header
 from tcb_ops.run import Run, RunHandle
+from tcb_ops.settings import default_lang
 
 pytestmark = pytest.mark.slow
 
@@ -595,6 +596,15 @@ def test_a_panel_that_names_no_language_has_that_of_the_settings(open_lab, monke
         panel.start.description == {"en": "Upload list.csv (30 rows)", "zh": "上传 list.csv（30 行）"}[spoken]
     )
     assert lab.uploads(lang="en").start.description == "Upload list.csv (30 rows)"
+
+
+def test_an_error_of_use_is_in_the_language_that_was_asked_for(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tcb-ops.toml").write_text("", encoding="utf-8")
+    monkeypatch.setenv("TCB_OPS_MERCHANTS", "missing.csv")
+    with pytest.raises(tcb.InputError):
+        panels.use("live", lang="zh")
+    assert default_lang() is Lang.ZH
 
 
 @pytest.mark.kill

@@ -13,6 +13,7 @@ from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_list
 from tcb_ops.kinds import row_count
+from tcb_ops.model import target_name
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -105,7 +106,8 @@ def _plan(listed: Sequence[Treatment], lang: Lang) -> Iterator[RenderableType]:
     for verdict, members in grouped((each.diagnosis.verdict, each) for each in listed):
         names = [name for each in members for name in each.diagnosis.names]
         rows = row_count(sum(each.diagnosis.rows for each in members)).of(lang)
-        head = " · ".join(sanitize(part) for part in (verdict.code, rows, ", ".join(dict.fromkeys(names))))
+        listed_names = as_list(dict.fromkeys(names)).of(lang)
+        head = " · ".join(sanitize(part) for part in (verdict.code, rows, listed_names))
         yield Wrapped(head, bold=len(verdict.code))
         yield Wrapped(sanitize(verdict.meaning.of(lang)))
         remedy = members[0].remedy
@@ -194,11 +196,12 @@ class _Asking:
         self._console.info(_("Waiting for {envs} to become NORMAL", envs=as_list(envs, 3)))
 
     def _about(self, treatment: Treatment, step: RemedyStep) -> dict[str, Any]:
-        name, target = treatment.merchant.name or treatment.merchant.appid, self._settings.run_target
+        name = treatment.merchant.name or treatment.merchant.appid
+        target = target_name(self._settings.run_target)
         return {"name": name, "does": step.does, "interface": step.interface, "target": target}
 
     def _confirms(self, question: Text) -> bool:
-        return click.confirm(sanitize(question.of(self._console.lang)), err=True)
+        return self._console.confirm(question)
 
 
 def _summary(run: Run, listed: Sequence[Treatment], runs: Sequence[Run]) -> dict[str, Any]:

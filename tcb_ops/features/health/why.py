@@ -20,7 +20,7 @@ from tcb_ops.i18n import Lang, _, as_list, in_python
 from tcb_ops.kinds import row_count
 from tcb_ops.ledger.records import RowRecord
 from tcb_ops.lists.merchants import read_merchants
-from tcb_ops.model import Merchant, Outcome, Reason
+from tcb_ops.model import Merchant, Outcome, Reason, target_name
 from tcb_ops.reports.explanations import answered_at, why_of
 from tcb_ops.run import Run, has_code
 from tcb_ops.settings import Settings, default_lang
@@ -195,7 +195,7 @@ def _samples(
     target = run.record.target
     if target != settings.run_target:
         text = _("Run {id} was sent to {target}, not to {asked}.")
-        text = text.format(id=run.id, target=target, asked=settings.run_target)
+        text = text.format(id=run.id, target=target_name(target), asked=target_name(settings.run_target))
         raise UsageError(text, _("Ask its own target: {--target:{target}}", target=target))
     records: list[tuple[str, RowRecord, int, tuple[str, ...]]]
     in_file = {(each.appid, each.env): each for each in merchants}

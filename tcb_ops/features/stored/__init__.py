@@ -115,6 +115,7 @@ FEATURE = Feature(
             changed_lines=_queries.changed_lines,
             check_beside=_specs.check_beside,
             panel=_panel.StoredFiles,
+            row_links=_urls.row_links,
             row_urls=_urls.row_urls,
             urls=_urls.urls,
         ),

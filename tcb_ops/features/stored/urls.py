@@ -18,6 +18,7 @@ from tcb_ops.errors import TokenError, UsageError
 from tcb_ops.features.stored import StoredCode
 from tcb_ops.features.stored.client import DOWNLOAD_HOSTS, FileStatus, locate, prefix_of
 from tcb_ops.features.stored.kinds import FILES_PER_CALL
+from tcb_ops.hooks import RowLinks
 from tcb_ops.i18n import Text, _
 from tcb_ops.interface_calls import error_of, line_of, upload_link
 from tcb_ops.ledger.records import EnvRecord
@@ -91,6 +92,21 @@ def urls(run: Run, environments: Sequence[EnvRecord]) -> pd.DataFrame:
         "tcb_url_problem": [each.of(settings.lang) if isinstance(each, Text) else "" for each in found],
     }
     return frame.assign(**columns)
+
+
+def row_links(run: Run, environments: Sequence[EnvRecord]) -> RowLinks:
+    """Ask for a link of each row that stored a file, for a column of its colleague's workbook."""
+    settings = run.settings
+    records = [record for record in run.rows() if record.end.file_id]
+    files = [(record.row.appid, record.row.env, record.end.file_id) for record in records]
+    with opened_target(settings, lambda: read_merchants(settings.merchants).whole) as opened:
+        until, found = row_urls(run, environments, files, opened)
+    texts = {
+        record.row.line: link.reveal() if isinstance(link, Secret) else link.of(settings.lang)
+        for record, link in zip(records, found, strict=True)
+        if link is not None
+    }
+    return RowLinks(_("link, until {until}", until=until.isoformat(" ", "minutes")), texts)
 
 
 def row_urls(

@@ -247,7 +247,7 @@ def test_reasons_are_kept_as_codes_and_read_in_either_language(open_workspace):
     settings = workspace.with_options(lang="zh")
     reasons = list(tcb.open_run(run.id, settings=settings).results()["tcb_reason"])
     assert "路径里有连续的 //" in reasons[2]
-    assert f"没有 {BOOKS.appid} 的 token" in reasons[3]
+    assert f"没有 {BOOKS.appid} 的令牌" in reasons[3]
 
 
 # --- slowing down ---------------------------------------------------------------------------------------------------
