@@ -22,9 +22,9 @@ def measure(folder: Path, rows: int) -> None:
     """Print the seconds of each step, and the peak memory in MiB."""
     import resource
 
+    import reports
     import run
 
-    import reports
     import tcb_ops as tcb
     from tcb_ops.ledger.ledger import Ledger
 

@@ -33,10 +33,9 @@ from typing import TYPE_CHECKING, Literal
 
 import growth
 import preparations
+import reports
 import startup
 from results import ROUNDS, Figure, about, target_table, write
-
-import reports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -64,9 +64,9 @@ ROUNDS = 9
 
 
 def figures(rounds: int) -> Figures:
+    import reports
     import run
 
-    import reports
     from tcb_ops.ledger.ledger import Ledger
 
     found: dict[str, list[tuple[float, float, float]]] = {name: [] for name in COMMANDS}
