@@ -28,7 +28,7 @@ from tcb_ops.features.health.remedies import (
 )
 from tcb_ops.features.health.verdicts import NORMAL, Answers, grouped, verdict_of
 from tcb_ops.features.health.why import Diagnosis, Sample, judge, subject_of, summed_up
-from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list
+from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences
 from tcb_ops.interface_calls import call
 from tcb_ops.ledger.locks import HeldError, hold, operator_name
 from tcb_ops.ledger.records import LETTER, MESSAGE, Asked
@@ -172,7 +172,7 @@ def _treat(treatment: Treatment, run: Run, settings: Settings, decisions: Decisi
             if not any(step.changes for step in remedy.steps) or _is_unchanged(treatment, settings):
                 _take_steps(treatment, run, settings, decisions)
     except HeldError as error:
-        treatment.state, treatment.said = RemedyState.SKIPPED, error.text
+        treatment.state, treatment.said = RemedyState.LATER, error.text
 
 
 def _is_unchanged(treatment: Treatment, settings: Settings) -> bool:
@@ -255,15 +255,14 @@ def _made(step: RemedyStep, treatment: Treatment, settings: Settings) -> tuple[i
         return 0, call(
             made.appid, made.interface, made.body, as_component=made.as_component, settings=settings
         )
-    except RefusedError as error:
-        treatment.said = error.text
-        return error.errcode, {}
-    except TransportError as error:
-        treatment.said = error.text
-        return SYSTEM_BUSY, {}
     except TcbOpsError as error:
-        treatment.said = error.text
-        return NO_TOKEN, {}
+        treatment.said = _("{interface}: {said}", interface=made.interface, said=error.text)
+        if isinstance(error, RefusedError):
+            return error.errcode, {}
+        if isinstance(error, TransportError) and step.changes:
+            may_be = _("It may have been carried out: `fix` looks first when you run it again.")
+            treatment.said = as_sentences((treatment.said, may_be))
+        return (SYSTEM_BUSY if isinstance(error, TransportError) else NO_TOKEN), {}
 
 
 def _note_done(treatment: Treatment, settings: Settings) -> None:

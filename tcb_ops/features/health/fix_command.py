@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -12,7 +13,7 @@ from tcb_ops.cli import Command, options
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.kinds import row_count
+from tcb_ops.kinds import Kind, row_count
 from tcb_ops.model import target_name
 
 if TYPE_CHECKING:
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from tcb_ops.features.health.remedies import RemedyStep
     from tcb_ops.i18n import Lang
     from tcb_ops.run import Run, RunHandle
+
+
+_RETRIED, _FIXED = "links.retry.csv", "links.fixed.csv"
+"""The files of the links of a links run's retry and of its correction."""
 
 
 @click.command(cls=Command, usual="yes target where json")
@@ -48,8 +53,7 @@ def fix(command: RunCommand, run: str, kind: str | None) -> int:
     console, common, yes = command.console, command.common, command.which.yes
     asks, print_one = sys.stdin.isatty() and not yes, _nothing if common.json else console.print
     parent = find_run(run, command.settings, kind=kind)
-    if command.which.out is not None and not parent.record.kind.writes_links:
-        command.check_folder()
+    _check_outputs(command, parent.record.kind)
     with command.opened():
         settings = command.settings
         console.release()
@@ -85,6 +89,22 @@ def fix(command: RunCommand, run: str, kind: str | None) -> int:
     if common.json:
         console.json(_summary(final, listed, runs))
     return 0 if final.succeeded else 1
+
+
+def _check_outputs(command: RunCommand, kind: Kind) -> None:
+    """Refuse files that the runs could not write, before anything is called. Raises UsageError."""
+    from tcb_ops.engine.links_file import check_destination
+
+    if not kind.writes_links:
+        if command.which.out is not None:
+            command.check_folder()
+        return
+    for name in (_RETRIED, _FIXED):
+        try:
+            check_destination(Path(name))
+        except UsageError:
+            text = _("{file} is not a file of links. Move it away, then run `fix` again.", file=name)
+            raise UsageError(text) from None
 
 
 def _nothing(_part: object) -> None:
@@ -139,14 +159,14 @@ def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterat
         if record.kind.changes_store:
             scope = scope_of_rows(run.of_merchants(merchants).tallies(), Outcome.retriable())
             command.ask_confirmation(record.kind, scope, _("At most {text}", text=scope.text))
-        out = "links.retry.csv" if record.kind.writes_links else command.reports
+        out = _RETRIED if record.kind.writes_links else command.reports
         yield api.start_retry(run.id, merchants, codes=sorted(codes), out=out, **command.options)
     if moved:
         with corrected(run, moved, settings) as batch:
             text = _("{file} has the rows with the environment that is meant.")
             command.console.info(text.format(file=batch.source))
             if record.kind.writes_links:
-                yield api.start_links(batch, out="links.fixed.csv", **command.options)
+                yield api.start_links(batch, out=_FIXED, **command.options)
                 return
             command.ask_confirmation(record.kind, scope_of_list(batch), facts_line(batch))
             yield api.start_upload(batch, out=command.reports, **command.options)

@@ -26,7 +26,7 @@ from tcb_ops.features.health.remedies import (
     decide,
     remedy_of,
 )
-from tcb_ops.features.simulator.faults import Fault, FaultStep, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Lang
 
 DECISIONS = [
@@ -219,7 +219,7 @@ def test_of_two_operators_one_creates_the_environment(open_token_server):
         return True
 
     fix.carry_out(listed, whole, server.settings, Decisions(agrees=agrees_while_another_tries))
-    assert states == [(RemedyState.SKIPPED, True)]
+    assert states == [(RemedyState.LATER, True)]
     fix.carry_out(others, other_whole, server.settings, Decisions(agrees=lambda *_about: True))
     assert others[0].state is RemedyState.DONE
     assert server.sim.stats["create_env"] == 1
@@ -304,5 +304,28 @@ def test_without_an_answer_about_its_environments_none_is_created(open_token_ser
 
     fix.carry_out(listed, whole, server.settings, Decisions(agrees=agrees_during_an_outage))
     assert listed[0].state is RemedyState.LATER
-    assert "-1" in listed[0].said.en
+    assert listed[0].said.en.startswith("tcb/getenvinfo: errcode -1 ")
     assert server.sim.stats["create_env"] == 0
+
+
+def test_a_file_in_the_place_of_the_links_is_refused_before_anything_is_called(
+    open_token_server, type_command, monkeypatch
+):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    failed_run(server, [BOOKS])
+    monkeypatch.chdir(server.folder)
+    (server.folder / "links.retry.csv").write_text("precious", encoding="utf-8")
+    code, _out, err = type_command("fix", "--yes")
+    assert (code, "links.retry.csv is not a file of links. Move it away" in err) == (2, True)
+    assert server.sim.stats["create_cloud_user"] == 0
+
+
+def test_a_lost_answer_to_a_change_says_that_it_may_have_been_carried_out(open_token_server):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    whole, listed = with_cloud(server, failed_run(server, [BOOKS]))
+    server.sim.play([Fault(step=FaultStep.CREATE_ENV, reset=Reset.MIDDLE)])
+    fix.carry_out(listed, whole, server.settings, Decisions(agrees=lambda *_about: True))
+    assert listed[0].state is RemedyState.LATER
+    assert listed[0].said.en.startswith("tcb/createenvandresource: ")
+    assert "It may have been carried out" in listed[0].said.en
+    assert server.sim.stats["create_env"] == 1
