@@ -49,6 +49,8 @@ READING = frozenset(
     }
 )
 """The interfaces that are known to change nothing; any other counts as one that does."""
+_OF_ROWS = frozenset({"row_wrong", "env_gone", "of_another_interface"})
+"""Causes that are told of the rows of a list: another interface means another argument by their errcodes."""
 _SECRET_KEY = re.compile(
     "token|secret|authorization|ticket|auth_code|signature|cos_file_id|^url$", re.IGNORECASE
 )
@@ -118,7 +120,10 @@ def call(
 
     with opened_target(settings, lambda: _merchants(settings)) as opened:
         owner = Owner.PLATFORM if component else Owner.MERCHANT
-        answer: dict[str, Any] = _made(appid, request, opened, owner, once=interface not in READING)
+        of_row = interface.endswith("/uploadfile")
+        answer: dict[str, Any] = _made(
+            appid, request, opened, owner, once=interface not in READING, of_row=of_row
+        )
     shown: dict[str, Any] = hidden(answer)
     return shown
 
@@ -196,10 +201,12 @@ def _made(
     owner: Owner,
     *,
     once: bool = False,
+    of_row: bool = True,
 ) -> Answer:
     """Make a call with an appid's token and return its answer. Raises the errors of `call`.
 
     `once`: what may change something is not sent again where its answer was lost: it may cost money twice.
+    `of_row`: whether it asks for a row's link, so that the advice about rows fits.
     """
     from tcb_ops.engine.loop import result_of, submit_coroutine
     from tcb_ops.engine.single_calls import CallFailure, open_client
@@ -211,22 +218,29 @@ def _made(
 
     result: Answer | CallFailure = result_of(submit_coroutine(made()))
     if isinstance(result, CallFailure):
-        raise error_of(result, owner)
+        raise error_of(result, owner, of_row=of_row)
     return result
 
 
-def error_of(failure: CallFailure, owner: Owner) -> TcbOpsError:
-    """Return the error of a failed call; `owner`: of the environment that it was about."""
-    from tcb_ops.catalogue import errcode
+def error_of(failure: CallFailure, owner: Owner, *, of_row: bool = True) -> TcbOpsError:
+    """Return the error of a failed call; `owner`: of the environment that it was about. `of_row`: as in `_made`."""
+    from tcb_ops.catalogue import Decision, errcode
     from tcb_ops.wechat.responses import ApiError
 
     match failure.answer:
         case TransportError() as error:
             return error
         case ApiError(errcode=code, errmsg=errmsg):
-            entry = errcode(code, owner)
-            text = _("errcode {errcode} {errmsg}: {meaning}")
-            text = text.format(errcode=code, errmsg=errmsg, meaning=entry.meaning)
-            return RefusedError(text, code, fix=entry.action)
+            entry, about = errcode(code, owner), {"errcode": code, "errmsg": errmsg}
+            text, fix = (
+                _("errcode {errcode} {errmsg}: {meaning}", meaning=entry.meaning, **about),
+                entry.action,
+            )
+            if not of_row and entry.decision is Decision.RETRY:
+                fix = _("Wait, then make the same call again.")
+            elif not of_row and entry.cause in _OF_ROWS:
+                text = _("errcode {errcode} {errmsg}", **about)
+                fix = _("Compare the body with the documentation of the interface.")
+            return RefusedError(text, code, fix=fix)
         case unusable:
             return TransportError(TransportFault.GARBAGE, unusable.why)

@@ -46,10 +46,10 @@ class Asked:
     @property
     def text(self) -> Text:
         """When and by whom, in place of advice to ask."""
-        text = _("Asked on {day} by {operator} (a text with what to do). Not confirmed yet.")
+        text = _("Asked on {day} by {operator} (a text with what to do). No confirmation seen yet.")
         if self.how == MESSAGE:
             text = _(
-                "Asked on {day} by {operator} (a message from WeChat, at most one in 24 hours). Not confirmed yet."
+                "Asked on {day} by {operator} (a message from WeChat, at most one in 24 hours). No confirmation seen yet."
             )
         return text.format(day=self.at[:16].replace("T", " "), operator=self.operator)
 

@@ -134,7 +134,7 @@ def write_actions(causes: Sequence[Cause], run: RunRecord, folder: Path, setting
         shell += ["", f"# {title.of(lang)}"]
         for action in actions:
             does = _comment(action.step.does, lang)
-            python += [does, f"{_mark(action)}{action.python('**on')}"]
+            python += [does, f"{_mark(action)}print({action.python('**on')})"]
             shell += [does, f"{_mark(action)}{action.shell(settings, target)}"]
     again = _("Then run the rows again whose cause has gone").of(lang)
     python += ["", f"# %% {again}", f"# tcb.retry({_literal(run.id)}, **on)"]

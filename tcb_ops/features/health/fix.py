@@ -183,7 +183,9 @@ def _is_unchanged(treatment: Treatment, settings: Settings) -> bool:
     judged = judge([sample], list(read_merchants(settings.merchants)), settings, time.time())
     if not judged or judged[0].verdict.cause == "passed":
         treatment.state = RemedyState.DONE
-        _note_done(treatment, settings)
+        _note_done(
+            treatment, settings, every=True
+        )  # a link was answered: nothing of the merchant stands in its way
         return False
     if judged[0].verdict.cause != before.verdict.cause:
         treatment.state = RemedyState.SKIPPED
@@ -265,11 +267,11 @@ def _made(step: RemedyStep, treatment: Treatment, settings: Settings) -> tuple[i
         return (SYSTEM_BUSY if isinstance(error, TransportError) else NO_TOKEN), {}
 
 
-def _note_done(treatment: Treatment, settings: Settings) -> None:
-    """Note in the ledger that the merchant has done what it was asked for."""
-    ledger = ledger_with_runs(settings)
-    for (appid, _cause), asked in ledger.asked(settings.run_target).items():
-        if appid == treatment.merchant.appid:
+def _note_done(treatment: Treatment, settings: Settings, *, every: bool = False) -> None:
+    """Note in the ledger that the merchant has done what it was asked for about the cause; `every`: about any cause."""
+    ledger, own = ledger_with_runs(settings), treatment.diagnosis.verdict.cause
+    for (appid, cause), asked in ledger.asked(settings.run_target).items():
+        if appid == treatment.merchant.appid and (every or cause == own):
             ledger.note_asked(replace(asked, done=True))
 
 

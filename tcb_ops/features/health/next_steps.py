@@ -223,8 +223,7 @@ class _Reading:
             words = [*next_commands.retry(self.settings, run.record), *self._where]
             yield _step(StepCode.READY, words, run.record, rows)
         if new := [finding.cause for finding in result.new if finding.asked is None]:
-            can_be_fixed = any(remedy_of(presumed(cause.code)).retries for cause in new)
-            words = self._about(record, "fix" if can_be_fixed else "why")
+            words = self._about(record, _verb(cause.code for cause in new))
             yield _step(StepCode.NEWLY_BROKEN, words, record, new)
         if record.undelivered:
             from tcb_ops.features.health.notifications import receivers  # which loads HTTP
@@ -250,11 +249,11 @@ class _Reading:
             )
             groups[step].append((tally, cause.code))
         retry = next_commands.retry(self.settings, run.record)
-        verbs = {StepCode.FIX: "fix", StepCode.WAITING: "why"}
         for step, ended in groups.items():
-            words = self._about(run.record, verbs[step]) if step in verbs else [*retry, *self._where]
-            codes = as_list(dict.fromkeys(code for _tally, code in ended), _NAMES)
-            yield _step(step, words, run.record, [tally for tally, _code in ended], codes=codes)
+            codes = list(dict.fromkeys(code for _tally, code in ended))
+            words = [*retry, *self._where] if step is StepCode.GONE else self._about(run.record, _verb(codes))
+            rows = [tally for tally, _code in ended]
+            yield _step(step, words, run.record, rows, codes=as_list(codes, _NAMES))
 
     def _healthy_since(self, run: Run, audit: Run) -> set[tuple[str, str]]:
         """Return the environments that an audit found healthy which began after the run's last rows there, as (appid, env)."""
@@ -291,6 +290,11 @@ def _step(
     about = {"title": run_title(run), "rows": run.kind.unit_count(rows), "names": as_list(names, _NAMES)}
     text = step.value.format(**about, id=run.id, **values)
     return StepToTake(step, text, next_commands.quoted(words), run.id, rows, len(appids))
+
+
+def _verb(codes: Iterable[str]) -> str:
+    """Return the command that does something about one of the codes, or that says who must."""
+    return "fix" if any(remedy_of(presumed(code)).retries for code in codes) else "why"
 
 
 def _lies_in_merchant(tally: Tally) -> bool:

@@ -53,6 +53,19 @@ def test_an_errcode_is_an_error_with_advice(open_workspace):
 
 
 @pytest.mark.parametrize(
+    ("code", "fix"),
+    [(40097, "Compare the body with the documentation"), (-1, "Wait, then make the same call again.")],
+)
+def test_the_refusal_of_another_interface_has_no_advice_about_rows(open_workspace, code, fix):
+    fault = Fault(errcode=code, step=FaultStep.ENV_INFO)
+    workspace = open_workspace(many(TEA, rows=1), [fault])
+    with pytest.raises(tcb.RefusedError, match=f"errcode {code} ") as refused:
+        tcb.call(TEA.appid, "tcb/getenvinfo", settings=workspace.settings)
+    assert refused.value.fix.en.startswith(fix)
+    assert "path" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
     ("words", "code", "said"),
     [
         ((TEA.appid, "getenvinfo"), 2, "an interface's name, such as tcb/getenvinfo"),

@@ -28,6 +28,8 @@ from tcb_ops.features.health.remedies import (
 )
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.i18n import Lang
+from tcb_ops.ledger.records import LETTER, Asked
+from tcb_ops.start import ledger_with_runs
 
 DECISIONS = [
     # step, errcode, status → state
@@ -247,6 +249,19 @@ def test_a_quota_that_somebody_has_reset_is_not_reset_again(open_token_server):
         fix.carry_out(listed, whole, server.settings, Decisions())
         assert [each.state for each in listed] == [RemedyState.DONE]
     assert server.sim.stats["clear_quota"] == 1
+
+
+def test_what_is_done_about_one_cause_confirms_nothing_about_another(open_token_server):
+    full = SimulatedAccount("wxtea", daily_limit=5, used=5)
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[full])
+    run, settings = failed_run(server, [TEA]), server.settings
+    asked = Asked(settings.target, "wxtea", "halted", "茶铺", run.id, "li", LETTER, "2026-12-01T10:00:00+08:00")
+    ledger_with_runs(settings).note_asked(asked)
+    whole, listed = fix.treatments(run, settings)
+    fix.carry_out(listed, whole, settings, Decisions())
+    assert [each.state for each in listed] == [RemedyState.DONE]
+    assert server.sim.stats["clear_quota"] == 1
+    assert list(ledger_with_runs(settings).asked(settings.target)) == [("wxtea", "halted")]
 
 
 def test_a_message_that_was_not_sent_with_this_ledger_is_not_noted_as_its_own(open_token_server):

@@ -233,7 +233,8 @@ def test_merchants_that_were_asked_wait_and_then_are_ready(open_token_server, ty
     fix.carry_out([treatment], whole, server.settings, Decisions(sent=lambda *_about: True))
     (waiting,) = [each for each in steps() if each["run"] == run.id]
     assert facts_of(waiting) == ("waiting", run.id, 1, 1)
-    assert typed(waiting["command"]) == 1
+    assert f"tcb-ops fix {run.id} " in waiting["command"]
+    assert typed(waiting["command"], "--yes") == 1
     assert type_command("audit", *LIMITS)[0] == 1
     assert steps() == [waiting], "what the audit finds of a merchant that was asked is no news"
 
@@ -306,5 +307,5 @@ def test_in_python_each_step_has_a_call_or_a_command_in_both_languages(open_cli,
     assert call.replace("'", "&#39;") in steps._repr_html_()
     assert [*steps.frame()["step"]] == ["gone", "fix"]
     shown = cli("next").out
-    assert [line.split()[1] for line in shown.splitlines() if line.startswith("tcb-ops ")] == ["retry", "fix"]
+    assert [line.split()[1] for line in shown.splitlines() if line.startswith("tcb-ops ")] == ["retry", "why"]
     assert not find_english(cli("next", "--lang", "zh").out)

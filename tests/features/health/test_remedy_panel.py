@@ -139,7 +139,7 @@ def test_a_report_has_the_calls_as_code_and_runs_none(open_token_server, tmp_pat
         assert "城南书店 (wxbooks): 85088, 1 row. Open CloudBase" in text
         assert "梧桐花店" in text or "wxtea" in text
         assert text.index("createclouduser") < text.index("createenvandresource")
-    assert "\n# tcb.call(" in python
+    assert "\n# print(tcb.call(" in python
     assert '\ntcb-ops call wxtea cgi-bin/clear_quota \'{"appid": "wxtea"}\' --config' in shell
     assert "--ledger" not in shell.partition("tcb-ops retry")[0]
     assert tcb.verify(folder).good
