@@ -618,9 +618,7 @@ class RunHandle:
             if self._ended is None:
                 try:
                     with self._held, ctrl_c_raises():
-                        self._ended = self._session.wait() if self._session is not None else self.record
-                        if then is not None:
-                            then(self._run(self._ended))
+                        self._ended = self._end(then)
                         if self._session is not None:
                             self._session.raise_if_cancelled()
                 except TcbOpsError as error:
@@ -633,6 +631,17 @@ class RunHandle:
         if isinstance(self._ended, TcbOpsError):
             raise self._ended
         return self._run(self._ended)
+
+    def _end(self, then: Callable[[Run], object] | None) -> RunRecord:
+        record = self._session.wait() if self._session is not None else self.record
+        try:
+            if then is not None:
+                then(self._run(record))
+        except KeyboardInterrupt as interrupt:
+            if self._session is None:
+                raise
+            self._session.interrupted(interrupt)
+        return record
 
     def so_far(self) -> Run:
         """Return the run as it is now in the ledger."""

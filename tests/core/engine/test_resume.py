@@ -145,6 +145,17 @@ def test_a_ctrl_c_when_every_row_has_ended_is_raised_once_the_report_is_written(
     assert latest(workspace).record.finished_at is not None
 
 
+def test_a_ctrl_c_while_the_report_is_written_names_the_run(open_workspace):
+    workspace = open_workspace(many(TEA, rows=3))
+
+    def ctrl_c(_run: Run) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    working = workspace.start_upload()
+    with pytest.raises(tcb.InterruptedRunError, match=f"run {working.id} had ended by then"):
+        working.wait(ctrl_c)
+
+
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_cancelled_run_leaves_its_rows_pending_and_goes_on(open_workspace, assert_complete, wait_for, kind):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=50), HELD)
