@@ -14,7 +14,8 @@ and the HTTP client only where they are needed.
 """
 
 # isort: skip_file
-# Type checkers read these imports; `_PUBLIC` says the same to Python.
+# Type checkers and editors read these imports; `_PUBLIC` and the features (`Feature.public`) say the same to Python.
+# A feature that has one name here has all of its names here; one that has none works the same, but its names have no types.
 TYPE_CHECKING = False  # for type checkers, which know the name: typing takes twice the time of a bare start
 
 if TYPE_CHECKING:
@@ -69,18 +70,6 @@ _PUBLIC = {
         "ArgumentError CanaryError InputError InterruptedRunError RefusedError RunNotFoundError "
         "SettingsError StoppedError TcbOpsError TokenError TransportError UsageError"
     ),
-    "features.health.audit": "audit start_audit",
-    "features.health.next_steps": "next_steps",
-    "features.health.notifications": "notify",
-    "features.evidence.diffs": "Diff diff",
-    "features.evidence.history": "History history",
-    "features.evidence.saved_run": "SavedRun open_report",
-    "features.evidence.verify": "verify",
-    "features.health.merchants": "check_merchants",
-    "features.stored.api": "confirm delete start_confirm start_delete start_undo undo",
-    "features.stored.listing": "files",
-    "features.stored.urls": "DownloadLink url",
-    "features.health.codes": "explain",
     "interface_calls": "call upload_link",
     "i18n": "Lang Text",
     "lists.batch": "Batch",
@@ -93,29 +82,37 @@ _PUBLIC = {
     "settings": "Settings load_settings",
     "start": "ResumeOptions StartOptions TargetOptions",
 }
-"""The public names, by module."""
-_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names.split()}
-__all__ = sorted(_MODULE_OF)  # noqa: PLE0605  built from `_PUBLIC`
+"""The core's public names, by module."""
+_MODULE_OF = {name: f"{__name__}.{module}" for module, names in _PUBLIC.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> object:
     """Import a public name on first use, so that the command line handles signals before heavy imports."""
-    if name not in _MODULE_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
+    from importlib.machinery import PathFinder
 
-    try:
-        value = getattr(import_module(f"{__name__}.{_MODULE_OF[name]}"), name)
-    except ModuleNotFoundError as error:
-        if not (error.name or "").startswith(f"{__name__}.features."):
-            raise
-        from tcb_ops.errors import MissingFeatureError
-        from tcb_ops.i18n import _
+    value: object
+    if name in _MODULE_OF:
+        value = getattr(import_module(_MODULE_OF[name]), name)
+    elif PathFinder.find_spec(f"{__name__}.{name}", __path__):  # Python asks before it imports a module
+        raise AttributeError(name)
+    else:
+        from tcb_ops.hooks import features, load, public_names
 
-        raise MissingFeatureError(_("{name} is not installed.", name=name)) from None
+        brought = public_names()
+        if name == "__all__":
+            value = sorted({*_MODULE_OF, *brought})
+        elif name in brought:
+            value = load(brought[name])
+        else:
+            raise AttributeError(
+                f"module {__name__!r} has no attribute {name!r}; its features are {', '.join(features())}"
+            )
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return [*__all__, "__version__"]
+    from tcb_ops.hooks import public_names
+
+    return [*_MODULE_OF, *public_names(), "__version__"]

@@ -298,7 +298,7 @@ class WorkbookHooks(Hooks):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
-    """What a feature adds. Kinds, commands and settings are named by reference (`module:name`), and imported when used."""
+    """What a feature adds. Kinds, commands, settings and public names are references (`module:name`), imported when used."""
 
     kinds: Mapping[str, str] = field(default_factory=dict)
     """Kinds of runs, by their names in the ledger."""
@@ -306,6 +306,8 @@ class Feature:
     """Commands of the command line, by section of the help (run, stored, health, inspect, setup, notebooks): short helps by names."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Sections of the settings (`tcb_ops.settings.Section`), by name."""
+    public: Sequence[str] = ()
+    """What `tcb_ops` has of it: functions and classes, under the names that they have in their modules."""
     hooks: Sequence[Hooks] = ()
     reasons: str = ""
     """The table of the texts of its reasons, such as reasons.csv."""
@@ -347,6 +349,16 @@ def features() -> Mapping[str, Feature]:
 
     names = sorted(module.name for module in iter_modules(package.__path__))
     return {name: import_module(f"{package.__name__}.{name}").FEATURE for name in names}
+
+
+@cache
+def public_names() -> Mapping[str, str]:
+    """Return the references of the public names of the features, by name."""
+    return {
+        reference.partition(":")[2]: reference
+        for feature in features().values()
+        for reference in feature.public
+    }
 
 
 @cache

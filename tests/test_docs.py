@@ -25,6 +25,7 @@ from tcb_ops.cli.main import cli
 from tcb_ops.features.tokens import sources as token_sources
 from tcb_ops.features.workbooks import annotate as annotate_workbook
 from tcb_ops.features.workbooks import report as report_workbook
+from tcb_ops.hooks import features
 from tcb_ops.model import Outcome
 from tcb_ops.programs import COMMAND_SECONDS
 from tcb_ops.reports import charts
@@ -428,16 +429,20 @@ def test_every_command_and_option_has_help():
             assert getattr(param, "help", "") or param.param_type_name == "argument", f"{name} {param.name}"
 
 
-def test_type_checkers_and_python_have_the_same_public_names():
+def test_type_checkers_know_the_public_names_of_the_core_and_all_or_none_of_a_feature():
     tree = ast.parse(Path(tcb.__file__).read_text(encoding="utf-8"))
     (typed,) = (node for node in tree.body if isinstance(node, ast.If))
     imported = {
-        (line.module, name.name)
+        f"{line.module}:{name.name}"
         for line in typed.body
         if isinstance(line, ast.ImportFrom)
         for name in line.names
     }
-    assert imported == {(f"tcb_ops.{module}", name) for name, module in tcb._MODULE_OF.items()}
+    core = {each for each in imported if ".features." not in each}
+    assert core == {f"{module}:{name}" for name, module in tcb._MODULE_OF.items()}
+    for name, feature in features().items():
+        known = {each for each in imported if each.startswith(f"tcb_ops.features.{name}.")}
+        assert known in (set(), set(feature.public)), f"the imports in tcb_ops/__init__.py, feature {name}"
 
 
 def test_public_names_are_there_and_used_as_they_are():

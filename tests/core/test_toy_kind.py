@@ -65,8 +65,10 @@ def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(look):
 
 
 @pytest.mark.slow
-def test_a_list_of_runs_loads_no_http_for_it(look):
+def test_its_function_is_public_and_a_list_of_runs_loads_no_http_for_it(look):
     look("look", "list.csv")
+    named = look("-c", "import tcb_ops as tcb; print('start_look' in dir(tcb), tcb.start_look.__module__)")
+    assert named.stdout.split() == ["True", "tcb_ops.features.look.command"], named.stderr
     code = "import sys; from tcb_ops.cli.main import run; run(['runs']); print('aiohttp' in sys.modules)"
     listed = look("-c", code)
     assert "look" in listed.stdout
@@ -91,3 +93,5 @@ def test_an_upload_is_undone_when_the_folder_of_a_kind_that_only_looks_is_gone(l
     shutil.rmtree(installed / "features" / "look")
     undone = look("undo", "--yes", "--json")
     assert json.loads(undone.stdout)["counts"] == {"deleted": 2}, undone.stderr
+    named = look("-c", "import tcb_ops; tcb_ops.start_look")
+    assert "no attribute 'start_look'; its features are cluster, " in named.stderr

@@ -22,6 +22,15 @@ FEATURE = Feature(
             ),
         },
     },
+    public=[
+        "tcb_ops.features.evidence.diffs:Diff",
+        "tcb_ops.features.evidence.diffs:diff",
+        "tcb_ops.features.evidence.history:History",
+        "tcb_ops.features.evidence.history:history",
+        "tcb_ops.features.evidence.saved_run:SavedRun",
+        "tcb_ops.features.evidence.saved_run:open_report",
+        "tcb_ops.features.evidence.verify:verify",
+    ],
     hooks=[
         ComparisonHooks(compare=_diffs.compare),
         SignatureHooks(sign=_signature.sign, signed_with=_signature.signed_with),

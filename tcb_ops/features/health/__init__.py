@@ -72,6 +72,14 @@ FEATURE = Feature(
             ),
         },
     },
+    public=[
+        "tcb_ops.features.health.audit:audit",
+        "tcb_ops.features.health.audit:start_audit",
+        "tcb_ops.features.health.codes:explain",
+        "tcb_ops.features.health.merchants:check_merchants",
+        "tcb_ops.features.health.next_steps:next_steps",
+        "tcb_ops.features.health.notifications:notify",
+    ],
     reasons="features/health/reasons.csv",
     hooks=[
         AuditHooks(

@@ -103,6 +103,17 @@ FEATURE = Feature(
             ),
         },
     },
+    public=[
+        "tcb_ops.features.stored.api:confirm",
+        "tcb_ops.features.stored.api:delete",
+        "tcb_ops.features.stored.api:start_confirm",
+        "tcb_ops.features.stored.api:start_delete",
+        "tcb_ops.features.stored.api:start_undo",
+        "tcb_ops.features.stored.api:undo",
+        "tcb_ops.features.stored.listing:files",
+        "tcb_ops.features.stored.urls:DownloadLink",
+        "tcb_ops.features.stored.urls:url",
+    ],
     reasons="features/stored/reasons.csv",
     hooks=[
         BackupHooks(

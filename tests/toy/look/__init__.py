@@ -9,4 +9,5 @@ SHUT = Outcome.define("shut", verbatim("shut"), 41, retried=True)
 FEATURE = Feature(
     kinds={"look": f"{__name__}.kind:LOOK"},
     commands={"run": {f"{__name__}.command:look": "Look whether the environments of a list are open."}},
+    public=[f"{__name__}.command:start_look"],
 )
