@@ -20,31 +20,22 @@ from tcb_ops.hooks import FOR_RESULTS, LazyFunction, features
 
 PACKAGE = Path(tcb.__file__).parent
 COMMANDS = {
-    "cluster": (),
-    "evidence": ("diff latest latest", "verify again", "diff", "verify"),
-    "health": (
-        *(
-            "audit",
-            "notify",
-            "runs --stale 1h",
-            "doctor",
-            "merchants check",
-            "merchants",
-            "why",
-            "why latest",
-            "next",
-        ),
-        "explain 85088",
-    ),
-    "notebooks": ("notebook", "lab"),
+    name: [
+        reference.partition(":")[2].rstrip("_")
+        for section in feature.commands.values()
+        for reference in section
+    ]
+    for name, feature in features().items()
+}
+"""The commands of each feature."""
+REFUSED = {
+    "evidence": ("diff latest latest", "verify again"),
+    "health": ("runs --stale 1h", "merchants check", "why latest", "explain 85088"),
     "postgres": ("runs --ledger postgresql+psycopg://x@127.0.0.1/t",),
-    "simulator": ("simulate", "demo", "upload list.csv --root files --target simulator"),
-    "sources": (),
-    "stored": ("confirm", "delete", "list", "sync", "undo"),
-    "tokens": (),
+    "simulator": ("upload list.csv --root files --target simulator",),
     "workbooks": ("check list.xlsx", "errcodes --out errcodes.xlsx"),
 }
-"""The commands of each feature that can be deleted, and of others what they refuse."""
+"""What else is refused where a feature is missing."""
 OPTIONS = {
     "check --mark": "Workbooks are not installed.",
     "upload --backup saved": "Backups are not installed.",
@@ -127,8 +118,9 @@ def test_the_main_job_works_without_a_feature(feature, open_without, open_worksp
         "report latest --out again": 0,
         "--help": 0,
     }
-    results = open_without(feature)(*job, *COMMANDS[feature])
-    assert [result.code for result in results] == [*job.values(), *(2 for _ in COMMANDS[feature])]
+    refused = [*COMMANDS[feature], *REFUSED.get(feature, ())]
+    results = open_without(feature)(*job, *refused)
+    assert [result.code for result in results] == [*job.values(), *(2 for _ in refused)]
     assert (workspace.folder / "links.csv").read_text(encoding="utf-8").count("\n") == 1 + len(rows)
     assert '"refused": 1' in results[3].out
     workbook = set() if feature == "workbooks" else {"report.xlsx"}
