@@ -398,7 +398,9 @@ def test_tables_of_settings_outcomes_and_exit_codes_are_complete(lang: str):
     described = re.findall(r"<!-- setting: (\S+) -->", read(DOCS / lang / "reference/settings.md").text)
     assert described == list(setting_values())
     cells = " ".join(read(DOCS / lang / "reference/outcomes.md").first_cells())
-    tables = " ".join(cell for page in (DOCS / lang / "howto").glob("*.md") for cell in read(page).first_cells())
+    tables = " ".join(
+        cell for page in (DOCS / lang / "howto").glob("*.md") for cell in read(page).first_cells()
+    )
     assert set(re.findall(r"`([a-z_]+)`", cells)) <= set(Outcome.all())
     for outcome in Outcome.all():
         assert f"`{outcome}`" in cells + tables, (

@@ -255,7 +255,9 @@ def test_what_is_done_about_one_cause_confirms_nothing_about_another(open_token_
     full = SimulatedAccount("wxtea", daily_limit=5, used=5)
     server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[full])
     run, settings = failed_run(server, [TEA]), server.settings
-    asked = Asked(settings.target, "wxtea", "halted", "茶铺", run.id, "li", LETTER, "2026-12-01T10:00:00+08:00")
+    asked = Asked(
+        settings.target, "wxtea", "halted", "茶铺", run.id, "li", LETTER, "2026-12-01T10:00:00+08:00"
+    )
     ledger_with_runs(settings).note_asked(asked)
     whole, listed = fix.treatments(run, settings)
     fix.carry_out(listed, whole, settings, Decisions())
