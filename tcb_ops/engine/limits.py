@@ -2,7 +2,7 @@
 
 A row takes a chain of calls: a link call, then (for uploads) a store call. After each response, `next_step` decides the row's
 next step: retry, refresh the token, slow down, or stop; the catalogue (errcodes.csv) defines the decision and scope of each
-errcode. A run's engine applies it to many rows at once, `features/single_calls` to single calls. `Breaker`, `Slowdown` and
+errcode. A run's engine applies it to many rows at once, `single_calls.py` to single calls. `Breaker`, `Slowdown` and
 `Outage` decide for a merchant, an environment or the whole run.
 """
 

@@ -254,9 +254,6 @@ def _not_resumable(run: RunRecord, wrong: Text) -> UsageError:
 # --- which rows ----------------------------------------------------------------------------------------------
 
 
-"""What a retry takes over of its parent's settings."""
-
-
 @dataclass(frozen=True, slots=True)
 class RunSpec:
     """The rows of a run to plan, and what distinguishes it from other runs."""

@@ -56,7 +56,7 @@ class StoredFile:
     pending: tuple[str, ...] = ()
     """Unfinished runs with a pending row for the path, newer than the last change: a call may be under way."""
     restoring: bool = False
-    """Whether one of them may put another file there: an undo."""
+    """Whether one of them, or the run in doubt, may put another file there: an undo."""
 
     @property
     def is_known(self) -> bool:
@@ -93,10 +93,11 @@ class StoredFile:
         an undo that gave back an upload's file yes
         an undo that put back any other file    no
         removed, or nothing is known            no
-        any, and an undo of it is unfinished    no
+        any, and an undo may have restored one  no
         ======================================  ======
 
-        What failed, or is pending in an upload or a deletion, left the file there.
+        An undo may have restored a file if it is unfinished or got no answer. An upload or a deletion that failed, or is
+        pending, left a run's file there, or none.
         """
         return self.uploaded and bool(self.md5) and self.agrees and not self.restoring
 
@@ -287,12 +288,22 @@ def keep_file_ids(connection: Connection, run: RunRecord) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RunName:
+    """A run that the table names by its number."""
+
+    id: str
+    pruned: bool
+    restores: bool
+    """Whether it may put back a file that no run has sent."""
+
+
 def stored_file(
-    record: Sequence[Any], names: Mapping[int, tuple[str, bool]], pending: Sequence[tuple[int, str, bool]]
+    record: Sequence[Any], names: Mapping[int, RunName], pending: Sequence[tuple[int, str, bool]]
 ) -> StoredFile:
     """Return the file of a record of FILE_COLUMNS.
 
-    `names`: runs by their numbers, as (id, whether it was pruned). `pending`: rows, as (number, id of the run, restoring).
+    `names`: runs by their numbers. `pending`: rows, as (number, id of the run, restoring).
     """
     run, line, uploaded, changed, changed_at, md5, size, file_id, *headers, doubt, looked, found, agrees = (
         record
@@ -300,12 +311,12 @@ def stored_file(
     content_type, cache_control, source, etag = (text or "" for text in headers)
     newest = max(changed or 0, doubt or 0)
     newer = [(run_id, restoring) for number, run_id, restoring in pending if number > newest]
-    nobody = ("", False)
+    nobody = RunName("", pruned=False, restores=False)
     return StoredFile(
-        names.get(run, nobody)[0],
+        names.get(run, nobody).id,
         line or 0,
         bool(uploaded),
-        names.get(changed, nobody)[0],
+        names.get(changed, nobody).id,
         changed or 0,
         changed_at or 0.0,
         md5,
@@ -315,12 +326,12 @@ def stored_file(
         cache_control,
         source,
         etag,
-        names.get(doubt, nobody)[0],
-        names.get(looked, nobody)[0],
+        names.get(doubt, nobody).id,
+        names.get(looked, nobody).id,
         Outcome(found) if found else None,
-        names.get(run, nobody)[1] if agrees is None else bool(agrees),
+        names.get(run, nobody).pruned if agrees is None else bool(agrees),
         tuple(run_id for run_id, _restoring in newer),
-        any(restoring for _run, restoring in newer),
+        names.get(doubt, nobody).restores or any(restoring for _run, restoring in newer),
     )
 
 

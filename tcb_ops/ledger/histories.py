@@ -10,7 +10,7 @@ from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
 from tcb_ops.i18n import _, ngettext
 from tcb_ops.kinds import MissingKind, kind_named
 from tcb_ops.ledger.database import LedgerConnection
-from tcb_ops.ledger.files import DIFFERING, FILE_COLUMNS, FILES, OwnFile, StoredFile, stored_file
+from tcb_ops.ledger.files import DIFFERING, FILE_COLUMNS, FILES, OwnFile, RunName, StoredFile, stored_file
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.ledger.schema import any_of, like, sql_list
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Row
@@ -99,7 +99,7 @@ class FileReader(LedgerConnection):
             sent = frozenset({md5} if outcome == Outcome.UPLOADED else ()) | (
                 first.sent if first else frozenset()
             )
-            before = names[replaced][0] if replaced_line else ""
+            before = names[replaced].id if replaced_line else ""
             own[line] = OwnFile(
                 md5, size, file_id, content_type, cache_control, sent, first.replaced if first else before
             )
@@ -169,13 +169,15 @@ class FileReader(LedgerConnection):
                 files = self.files(target, [(env, each) for each in some])
                 yield from ((env, each, files[env, each]) for each in some if (env, each) in files)
 
-    def _names(self, numbers: Collection[int]) -> dict[int, tuple[str, bool]]:
-        """Return runs by their numbers, as (id, whether it was pruned)."""
+    def _names(self, numbers: Collection[int]) -> dict[int, RunName]:
+        """Return runs by their numbers."""
         listed = any_of("number", numbers)
         query = f"""
-            SELECT number, id, FALSE FROM runs WHERE {listed} UNION ALL SELECT number, id, TRUE FROM pruned_runs WHERE {listed}"""
+            SELECT number, id, kind, FALSE FROM runs WHERE {listed}
+            UNION ALL SELECT number, id, '', TRUE FROM pruned_runs WHERE {listed}"""
         return {
-            number: (name, bool(pruned)) for number, name, pruned in self.fetch(query, (*numbers, *numbers))
+            number: RunName(name, pruned=bool(pruned), restores=_restores(kind))
+            for number, name, kind, pruned in self.fetch(query, (*numbers, *numbers))
         }
 
     def _pending(
@@ -198,11 +200,16 @@ class FileReader(LedgerConnection):
             AND rows.place = envs.no AND {any_of("rows.path", paths)} AND rows.outcome = 'pending' ORDER BY rows.run"""
         pending: dict[tuple[int, str], list[tuple[int, str, bool]]] = {}
         for store, path, number in self.fetch(query, (*runs, *stores, *paths)):
-            kind = kind_named(runs[number].kind)
-            puts_back = kind.takes_back and any(outcome.stored for outcome in kind.replacing)
-            restores = puts_back or isinstance(kind, MissingKind)
-            pending.setdefault((store, path), []).append((number, runs[number].id, restores))
+            run = (number, runs[number].id, _restores(runs[number].kind))
+            pending.setdefault((store, path), []).append(run)
         return pending
+
+
+def _restores(kind_name: str) -> bool:
+    """Return whether a run of a kind may put back a file that no run has sent. One that is not known counts as such."""
+    kind = kind_named(kind_name)
+    puts_back = kind.takes_back and any(outcome.stored for outcome in kind.replacing)
+    return puts_back or isinstance(kind, MissingKind)
 
 
 # --- runs that belong together -----------------------------------------------------------------------------------

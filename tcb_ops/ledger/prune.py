@@ -1,4 +1,4 @@
-"""Old runs leave the ledger: the public function, which they may, and what stays of them."""
+"""Old runs leave the ledger: which they may, and what stays of them."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from collections.abc import Sequence
 from tcb_ops.ledger.files import keep_file_ids
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import RunRecord
-
-SECONDS_PER_DAY = 86_400
 
 
 def prunable(runs: Sequence[RunRecord], before: float) -> list[RunRecord]:

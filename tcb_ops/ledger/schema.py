@@ -15,7 +15,7 @@ UPGRADES: dict[int, tuple[str, ...]] = {}
 VERSION_TABLE = "tcb_ops"
 RUN_TABLES = ("rows", "sums", "envs", "exports", "partitions", "cluster_sessions")
 """Tables whose records belong to runs: `run` has the run's number."""
-TABLES = frozenset({VERSION_TABLE, "runs", "files", *RUN_TABLES})
+TABLES = frozenset({VERSION_TABLE, "runs", "pruned_runs", "stores", "files", "asked", *RUN_TABLES})
 
 _SCHEMA = """
 -- One row: the ledger's version, which is read at each start.

@@ -354,7 +354,7 @@ class DeleteCalls(StoredCalls):
             is_own = bool(kept_by(run).foreign) or (file is not None and file.is_ours)
         if is_own:
             return None
-        if file is not None and (last := next(reversed(file.pending), file.changed)):
+        if file is not None and (last := file.may_have_changed(()) or file.changed):
             return detail(StoredCode.WRITTEN_SINCE, run=last)
         return detail(StoredCode.NOT_UPLOADED_HERE)
 
@@ -396,10 +396,8 @@ class UndoCalls(StoredCalls):
             own_md5 = earlier.md5 if earlier is not None and not undone else ""
         else:
             own_md5 = now if now in sent else min(sent, default="")
-        headers = [(file.content_type, file.cache_control) for file in (earlier, saved) if file is not None]
-        same_headers = len(headers) == 2 and headers[0] == headers[1]
         certain = earlier is not None or saved is not None
-        match undo_step(now or None, own_md5, before, certain=certain, same_headers=same_headers):
+        match undo_step(now or None, own_md5, before, certain=certain):
             case UndoStep.NOTHING:
                 acted = self._may_have_acted(task) and earlier is not None and not undone
                 if (task.acted or acted) and now == (before or ""):

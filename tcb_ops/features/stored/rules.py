@@ -122,9 +122,7 @@ class UndoStep(StrEnum):
     """It may be the upload's, or somebody else's: it stays."""
 
 
-def undo_step(
-    now: str | None, ours: str, before: str | None, *, certain: bool = True, same_headers: bool = True
-) -> UndoStep:
+def undo_step(now: str | None, ours: str, before: str | None, *, certain: bool = True) -> UndoStep:
     """Decide how an upload of a file is undone.
 
     The first line that applies decides.
@@ -134,7 +132,6 @@ def undo_step(
     ==============================  ======================  ============
     missing                         missing                 nothing
     what was there                  a file                  nothing
-    ours, with other headers        the same bytes          restore
     a file, not certain             any                     not known
     neither ours nor what was       any                     conflict
     ours                            missing                 delete
@@ -142,9 +139,9 @@ def undo_step(
     ==============================  ======================  ============
 
     Each is an MD5; None if the file is missing. `ours` is what the upload put there, empty if that is unknown. `certain`: it
-    was stored, or a backup says what was there. `same_headers`: those of the upload are those from before.
+    was stored, or a backup says what was there.
     """
-    if now == before and (same_headers or now != ours):
+    if now == before:
         return UndoStep.NOTHING
     if not certain:
         return UndoStep.NOT_KNOWN

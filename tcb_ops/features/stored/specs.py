@@ -191,8 +191,8 @@ def _not_ours(ledger: Ledger, spec: RunSpec, target: str, *, foreign: bool) -> T
         return None
     rest = sum(1 for _row in others)
     head = ngettext(
-        "{n:,} file was not uploaded by a run of this ledger, or has been deleted since:",
-        "{n:,} files were not uploaded by a run of this ledger, or have been deleted since:",
+        "{n:,} file was not uploaded by a run of this ledger, or may have been deleted or replaced since:",
+        "{n:,} files were not uploaded by a run of this ledger, or may have been deleted or replaced since:",
         len(first) + rest,
     )
     more = [_("and {n:,} more", n=rest)] if rest else []

@@ -204,7 +204,10 @@ def test_foreign_files_are_listed_before_anything_is_deleted(open_cli):
     cli = open_cli()
     result = cli("delete", "list.csv")
     assert result.code == 2
-    assert "30 files were not uploaded by a run of this ledger, or have been deleted since:" in result.err
+    assert (
+        "30 files were not uploaded by a run of this ledger, or may have been deleted or replaced since:"
+        in result.err
+    )
     assert "and 10 more" in result.err
     assert cli("delete", "list.csv", "--foreign").code == 0  # all are already gone
 

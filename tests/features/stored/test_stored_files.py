@@ -66,8 +66,6 @@ def test_how_an_upload_is_undone(now, before, step):
 
 def test_headers_are_undone_too_and_what_may_not_have_been_stored_is_left():
     assert undo_step(OURS, OURS, OURS) is UndoStep.NOTHING
-    assert undo_step(OURS, OURS, OURS, same_headers=False) is UndoStep.RESTORE
-    assert undo_step(OLD, OURS, OLD, same_headers=False) is UndoStep.NOTHING
     assert undo_step(None, "", None, certain=False) is UndoStep.NOTHING
     assert undo_step(OTHER, "", None, certain=False) is UndoStep.NOT_KNOWN
 
@@ -338,7 +336,8 @@ GONE = {**GIVEN_BACK, "run": "undo", "uploaded": False, "md5": ""}
         (GONE, False, False),
         ({"restoring": True, "pending": ("undo",)}, False, False),
         ({"pending": ("upload",)}, True, False),
-        ({"doubt": "other"}, True, False),
+        ({"doubt": "upload"}, True, False),
+        ({"doubt": "undo", "restoring": True}, False, False),
         ({"looked": "confirm", "found": StoredOutcome.PRESENT}, True, True),
         ({"looked": "confirm", "found": StoredOutcome.DIFFERENT}, True, False),
         ({"looked": "other", "found": Outcome.FAILED}, True, False),

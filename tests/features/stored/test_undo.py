@@ -209,6 +209,20 @@ def test_what_an_undo_restored_is_somebody_elses(open_workspace, tmp_path):
     assert set(stored(workspace).values()) == {b"theirs"}
 
 
+def test_what_an_undo_may_have_restored_without_an_answer_is_not_deleted(open_workspace, tmp_path):
+    workspace = open_workspace(many(TEA, rows=1), store=tmp_path / "store")
+    workspace.sim.put(TEA.env, "banner/0.png", b"theirs")
+    upload = workspace.upload(backup=tmp_path / "backup")
+    lost = Fault(step=FaultStep.STORE, reset=Reset.MIDDLE)
+    workspace.sim.play([lost, Fault(step=FaultStep.DOWNLOAD, errcode=-1, calls=((2, 99),))])
+    assert undo(workspace).counts == {"failed": 1}
+    workspace.sim.play([])
+    with pytest.raises(UsageError, match=r"(?s)1 file was not uploaded .* or may have been .* replaced"):
+        delete(workspace, workspace.read())
+    assert set(stored(workspace).values()) == {b"theirs"}
+    assert undo(workspace, upload.id).counts == {"restored": 1}
+
+
 def test_a_file_in_parts_that_was_not_overwritten_is_no_conflict(open_workspace, tmp_path):
     lost = Fault(step=FaultStep.STORE, reset=Reset.BEFORE)
     workspace = open_workspace(many(TEA, rows=1), [lost])
