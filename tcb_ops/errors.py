@@ -35,7 +35,7 @@ from typing import Any
 
 from tcb_ops.details import Detail, DetailCode
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.hooks import FOR_RESULTS, HooksT, hooks
+from tcb_ops.hooks import FOLDER, FOR_RESULTS, HooksT, hooks
 from tcb_ops.i18n import NOTHING, Lang, Text, _, in_python, shown_lang, verbatim, without_commands
 from tcb_ops.model import Problem
 from tcb_ops.shell import as_call
@@ -172,7 +172,14 @@ class SettingsError(UsageError):
 
 
 class MissingFeatureError(UsageError):
-    """Something was asked for that a feature provides which is not installed."""
+    """Something was asked for that a feature provides which is not installed.
+
+    `fix`: None where installing it is all that helps.
+    """
+
+    def __init__(self, problem: Text, fix: Text | None = None) -> None:
+        again = _("Install all of tcb-ops: a folder is missing in {folder}.", folder=FOLDER)
+        super().__init__(problem, again if fix is None else fix)
 
 
 def needed(subject: type[HooksT], fix: Text | None = None) -> HooksT:

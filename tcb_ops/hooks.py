@@ -339,6 +339,8 @@ CORE = Feature(
     },
 )
 """The core's own kinds and commands."""
+FOLDER = Path(__file__).with_name("features")
+"""The folder of the features."""
 HooksT = TypeVar("HooksT", bound=Hooks)
 
 

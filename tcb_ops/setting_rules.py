@@ -106,7 +106,7 @@ def token_url(value: str) -> str:
 def pdf(value: bool) -> bool:
     """Check whether PDF reports are installed, if they are asked for."""
     if value and hooks(PdfHooks) is None:
-        raise InvalidValueError(_("PDF reports are not installed; remove it"))
+        raise InvalidValueError(_("PDF reports are not installed; remove it, or install all of tcb-ops"))
     return value
 
 

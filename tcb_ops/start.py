@@ -286,7 +286,12 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
         listing = quoted(command(settings, "runs"))
         raise RunNotFoundError(text, _("To list the runs:\n{listing}", listing=listing)) from None
     if isinstance(record.kind, MissingKind):
-        raise MissingFeatureError(_("{name} is not installed.", name=record.kind))
+        raise MissingFeatureError(
+            _("Run {id} is of the kind {kind}, which is not installed here.", id=record.id, kind=record.kind),
+            _("Install all of tcb-ops, or choose another run. To list the runs:\n{listing}").format(
+                listing=quoted(command(settings, "runs"))
+            ),
+        )
     if name == "latest" and kind != ANY_KIND:
         from tcb_ops.ledger.run_view import merged_run
 

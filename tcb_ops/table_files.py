@@ -23,7 +23,7 @@ def table_file(name: str | Path) -> Path:
     if (ending := Path(name).suffix.lower()) not in {".csv", ".xlsx"}:
         raise UsageError(_("{name}: a table's file must end in .csv or .xlsx.", name=name))
     if ending == ".xlsx":
-        needed(WorkbookHooks, _("Choose a name that ends in .csv."))
+        needed(WorkbookHooks, _("Choose a name that ends in .csv, or install all of tcb-ops."))
     return Path(name)
 
 

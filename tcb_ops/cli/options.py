@@ -53,7 +53,7 @@ class Option(click.Option):
     ) -> tuple[Any, list[str]]:
         """Take the option's value. Raises MissingFeatureError if it is given and cannot be used."""
         if self.name in opts and self.needs is not None:
-            needed(self.needs, _("Leave out {option}.", option=self.opts[0]))
+            needed(self.needs, _("Leave out {option}, or install all of tcb-ops.", option=self.opts[0]))
         return super().handle_parse_result(ctx, opts, args)
 
 

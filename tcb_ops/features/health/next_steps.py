@@ -50,26 +50,34 @@ class StepCode(Enum):
     FIX = _("{title}: {rows} did not succeed ({codes}).")
     WAITING = _("{title}: {rows} can run again when the merchants that were asked have confirmed ({names}).")
     OLDER = _("Unfinished for over a day: {runs}.")
+    NOT_INSTALLED = _(
+        "Run {id} is unfinished, and runs of its kind ({kind}) are not installed here: install all of tcb-ops, then resume it."
+    )
 
     def __str__(self) -> str:
         return self.name.lower()
 
 
-def step_of_run(choice: Choice, *, over: bool, held: bool) -> StepCode | None:
-    """Return the step about an unfinished run; None if there is none. `choice`: what the same command does about it.
+def step_of_run(choice: Choice, *, over: bool, held: bool, missing: bool) -> StepCode | None:
+    """Return the step about an unfinished run; None if there is none.
 
-    ==========================================  =========  ======  ======
-    its rows                                    worked on  choice  step
-    ==========================================  =========  ======  ======
-    were run again since, or were taken back    any        any     none
-    any other                                   yes        any     none
-    any other                                   no         resume  RESUME
-    any other                                   no         ask     OLDER
-    any other                                   no         new     none
-    ==========================================  =========  ======  ======
+    `choice`: what the same command does about it; `missing`: whether its kind is not installed.
+
+    ==========================================  =========  ======  =======  =============
+    its rows                                    worked on  choice  missing  step
+    ==========================================  =========  ======  =======  =============
+    were run again since, or were taken back    any        any     any      none
+    any other                                   yes        any     any      none
+    any other                                   no         resume  no       RESUME
+    any other                                   no         resume  yes      NOT_INSTALLED
+    any other                                   no         ask     any      OLDER
+    any other                                   no         new     any      none
+    ==========================================  =========  ======  =======  =============
     """
     if over or held:
         return None
+    if missing and choice == "resume":
+        return StepCode.NOT_INSTALLED
     return {"resume": StepCode.RESUME, "ask": StepCode.OLDER}.get(choice)
 
 
@@ -188,14 +196,14 @@ class _Reading:
         steps, older, under_way, seen = list[StepToTake](), 0, set[str](), set[object]()
         for record in records:  # the newest first
             work = (record.kind, record.list_sha256, record.root, record.selection, record.parent)
-            over = work in seen or record.id in undone or isinstance(record.kind, MissingKind)
+            over, missing = work in seen or record.id in undone, isinstance(record.kind, MissingKind)
             seen.add(work)
             run = self._narrowed(Run(self.ledger, record, self.settings))
             if record.finished_at is not None or not (tallies := run.tallies()):
                 continue
             held = not over and run.holder() is not None
             choice = choose(record.created_at, now, record.kind, new_run=False)
-            step = step_of_run(choice, over=over, held=held)
+            step = step_of_run(choice, over=over, held=held, missing=missing)
             older += step is StepCode.OLDER
             if held or step is StepCode.RESUME:
                 under_way.add(record.id)
@@ -206,6 +214,9 @@ class _Reading:
                 good = counts.keys() <= Outcome.successes() | {Outcome.PENDING}
                 words = next_commands.resume(self.settings, record, canary=good)
                 steps.append(_step(step, words, record, pending, verdict=verdict))
+            elif step is StepCode.NOT_INSTALLED:
+                words = next_commands.command(self.settings, "runs")
+                steps.append(_step(step, words, record, tallies, kind=record.kind))
         if older:
             words = next_commands.command(self.settings, "runs")
             text = StepCode.OLDER.value.format(runs=ngettext("{n:,} run", "{n:,} runs", older))

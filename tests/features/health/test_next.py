@@ -31,19 +31,24 @@ LIMITS = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10")
 
 
 @pytest.mark.parametrize(
-    ("over", "held", "choice", "step"),
+    ("over", "held", "choice", "missing", "step"),
     [
-        (True, False, "resume", None),
-        (True, False, "ask", None),
-        (False, True, "resume", None),
-        (False, True, "ask", None),
-        (False, False, "resume", StepCode.RESUME),
-        (False, False, "ask", StepCode.OLDER),
-        (False, False, "new", None),
+        (True, False, "resume", False, None),
+        (True, False, "resume", True, None),
+        (True, False, "ask", False, None),
+        (False, True, "resume", False, None),
+        (False, True, "resume", True, None),
+        (False, True, "ask", False, None),
+        (False, False, "resume", False, StepCode.RESUME),
+        (False, False, "resume", True, StepCode.NOT_INSTALLED),
+        (False, False, "ask", False, StepCode.OLDER),
+        (False, False, "ask", True, StepCode.OLDER),
+        (False, False, "new", False, None),
+        (False, False, "new", True, None),
     ],
 )
-def test_the_truth_table_of_unfinished_runs(over, held, choice, step):
-    assert step_of_run(choice, over=over, held=held) is step
+def test_the_truth_table_of_unfinished_runs(over, held, choice, missing, step):
+    assert step_of_run(choice, over=over, held=held, missing=missing) is step
 
 
 @pytest.mark.parametrize(
@@ -178,6 +183,19 @@ def test_what_an_audit_finds_newly_broken_is_told_once(open_cli):
     cli.workspace.sim.play([])
     assert cli("retry", audit, *LIMITS).code == 0
     assert steps_of(cli) == []
+
+
+def test_an_unfinished_run_of_a_kind_that_is_not_installed_is_named_with_its_kind(open_cli, wait_for):
+    cli = open_cli(many(TEA, rows=20), [SLOW])
+    cancel(handle := interrupted(cli.workspace, wait_for))
+    with closing(sqlite3.connect(cli.folder / "ledger.db")) as ledger, ledger:
+        ledger.execute("UPDATE runs SET kind = 'polish'")
+    (step,) = steps_of(cli)
+    assert facts_of(step) == ("not_installed", handle.id, 20, 1)
+    assert f"Run {handle.id} is unfinished, and runs of its kind (polish) are not installed" in step["text"]
+    assert typed(step["command"]) == 0
+    shown = cli("show", "--kind", "any")
+    assert (shown.code, f"Run {handle.id} is of the kind polish, which is not" in shown.err) == (2, True)
 
 
 def test_a_cause_that_nothing_can_be_done_about_here_is_asked_about(open_cli):
