@@ -170,7 +170,8 @@ class RunGrid(anywidget.AnyWidget):
     def _causes(self, groups: Sequence[CodeGroup], run: Run, *, running: bool) -> str:
         """Draw the causes: what is new first, or what retries have left."""
         kind, found, asks = run.record.kind, self.findings, hooks(DiagnosisHooks) is not None and not running
-        retries = not running and run.record.finished_at is not None and not run.record.has_findings
+        ended = not running and run.record.finished_at is not None
+        retries = ended and not run.record.has_findings
         if retries and run.has_retries:
             kept = [tally for tally in self._tallies if not tally.outcome.retried]
             groups = by_code(causes_of([*kept, *run.tallies_to_retry()]))
@@ -181,6 +182,7 @@ class RunGrid(anywidget.AnyWidget):
         options = {
             "asks": asks,
             "retries": retries,
+            "fixes": ended,
             "simulated": run.record.simulated,
             "zone": self._zone,
         }

@@ -363,14 +363,16 @@ def render_causes(
     *,
     asks: bool,
     retries: bool,
+    fixes: bool = False,
     simulated: bool = False,
     zone: tzinfo = UTC,
 ) -> str:
     """Draw the causes: what each means, what to do, whom it concerns, its verdict, and buttons for what can be done here.
 
-    `asks`: whether WeChat, or the simulator, can be asked; `retries`: whether rows can be retried.
+    `asks`: whether WeChat, or the simulator, can be asked; `retries`: whether rows can be retried; `fixes`: whether remedies can
+    be carried out.
     """
-    options = {"asks": asks, "retries": retries, "simulated": simulated}
+    options = {"asks": asks, "retries": retries, "fixes": fixes, "simulated": simulated}
     drawn = [_cause(group, verdicts.get(group.code), kind, lang, zone, **options) for group in groups]
     rest = len(drawn) - CAUSES
     more = ngettext("… and {n:,} more cause", "… and {n:,} more causes", rest).of(lang)
@@ -387,6 +389,7 @@ def _cause(
     *,
     asks: bool,
     retries: bool,
+    fixes: bool,
     simulated: bool,
 ) -> str:
     code = esc(group.code)
@@ -422,7 +425,7 @@ def _cause(
     if told is not None:
         acts.append(("copy", esc(told.of(lang)), _("Copy the text for the merchant")))
     diagnosis = hooks(DiagnosisHooks)
-    if retries and diagnosis is not None and diagnosis.remedy(group.code) is not None:
+    if fixes and diagnosis is not None and diagnosis.remedy(group.code) is not None:
         acts += [("fix", code, pgettext("remedy", "Fix")), ("cell", code, _("As code"))]
     if asks and group.code not in {*map(str, (*group.outcomes, Reason.MERCHANT_LEFT))}:
         acts.append(("why", code, _("Ask the simulator why") if simulated else _("Ask WeChat why")))

@@ -25,7 +25,7 @@ from tcb_ops.features.health.remedies import (
 from tcb_ops.features.health.verdicts import presumed
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Lang, Text, _
-from tcb_ops.kinds import row_count
+from tcb_ops.kinds import Kind
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import Merchant, Owner
 from tcb_ops.reports.summary import Cause, CodeGroup
@@ -106,7 +106,7 @@ def cell_of(group: CodeGroup, run: Run) -> str:
 
 def write_actions(causes: Sequence[Cause], run: RunRecord, folder: Path, settings: Settings) -> None:
     """Write what can be done about a run's causes as actions.py and actions.sh, a block a merchant; without any, nothing."""
-    blocks = list(_blocks(causes, settings))
+    blocks = list(_blocks(causes, run.kind, settings))
     if not blocks:
         return
     lang, target, file = settings.lang, run.target, settings.origin.file
@@ -143,14 +143,14 @@ def write_actions(causes: Sequence[Cause], run: RunRecord, folder: Path, setting
         (folder / name).write_text("\n".join([*lines, ""]), encoding="utf-8", newline="\n")
 
 
-def _blocks(causes: Iterable[Cause], settings: Settings) -> Iterator[tuple[Text, list[Action]]]:
+def _blocks(causes: Iterable[Cause], kind: Kind, settings: Settings) -> Iterator[tuple[Text, list[Action]]]:
     """Yield each merchant's calls about a code, with their title."""
     rows: dict[tuple[str, str], list[Cause]] = {}
     for cause in causes:
         rows.setdefault((cause.appid, cause.code), []).append(cause)
     for (appid, code), its in rows.items():
         if actions := actions_about(code, appid, its[0].env, settings):
-            name, count = _line(its[0].merchant or appid), row_count(sum(cause.rows for cause in its))
+            name, count = _line(its[0].merchant or appid), kind.unit_count(sum(cause.rows for cause in its))
             about = {"name": name, "appid": appid, "code": code, "rows": count}
             title = _("{name} ({appid}): {code}, {rows}. {remedy}", remedy=remedy_of_code(code).text, **about)
             yield title, actions

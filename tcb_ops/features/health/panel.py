@@ -17,7 +17,7 @@ from tcb_ops.features.health.fix import Decisions, Treatment
 from tcb_ops.features.health.remedies import Choice, RemedyState
 from tcb_ops.features.health.verdicts import grouped
 from tcb_ops.i18n import Lang, Text, _, as_lines, as_list, pgettext
-from tcb_ops.kinds import environment_count, merchant_count, row_count
+from tcb_ops.kinds import Kind, environment_count, merchant_count
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.controls import ActionButton, Menu, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc
@@ -86,6 +86,7 @@ class RemedyMenu(Menu):
             (f"{group.code} {code_label(group.code).of(self._worker.lang)}".rstrip(), group.code)
             for group in self._groups
         ]
+        self.choice.index = 0 if self._groups else None  # ipywidgets chooses none by itself
         self.offer(shown=bool(self._groups) and not self._monitor.undone)
         self._show_plan()
 
@@ -132,7 +133,7 @@ class RemedyMenu(Menu):
         steps = list(every.values())
         envs = dict.fromkeys(env for each in listed for env in fix.environments_to_choose(each))
         told = [each for each in listed if each.remedy.choice is Choice.LETTER]
-        self.plan.value = "".join(_plan(listed, lang))
+        self.plan.value = "".join(_plan(listed, self._run.record.kind, lang)) if self._run is not None else ""
         nothing = _("none of these").of(lang)
         self.env.options = [(nothing, ""), *((env, env) for env in envs)]
         self.env.value = next(iter(envs), "") if len(envs) == 1 else ""
@@ -141,7 +142,10 @@ class RemedyMenu(Menu):
         show(self.costs, shown=any(step.costs for step in steps))
         show(self.sent, shown=bool(told))
         merchants = {each.merchant.appid for each in listed if each.remedy.retries}
-        rest = _("At {merchants}; then their rows run again.", merchants=merchant_count(len(merchants)))
+        rest = _("At {merchants}; then their rows run again.")
+        if self._run is not None and self._run.record.has_findings:
+            rest = _("At {merchants}.")
+        rest = rest.format(merchants=merchant_count(len(merchants)))
         facts = as_lines([*(step.does for step in steps), rest])
         self.action.ask(facts if merchants else None, len(merchants), pgettext("remedy", "Do this"))
 
@@ -181,11 +185,11 @@ class RemedyMenu(Menu):
         )
 
 
-def _plan(listed: Sequence[Treatment], lang: Lang) -> Iterator[str]:
+def _plan(listed: Sequence[Treatment], kind: Kind, lang: Lang) -> Iterator[str]:
     """Draw what can be done, a paragraph for each verdict: whom it concerns, and the calls."""
     for verdict, members in grouped((each.diagnosis.verdict, each) for each in listed):
         names = as_list(dict.fromkeys(name for each in members for name in each.diagnosis.names), 5)
-        rows, remedy = row_count(sum(each.diagnosis.rows for each in members)), members[0].remedy
+        rows, remedy = kind.unit_count(sum(each.diagnosis.rows for each in members)), members[0].remedy
         head = _("{code}: {rows}, {names}", code=verdict.code, rows=rows, names=names)
         lines = [f"<b>{esc(head.of(lang))}</b>", esc(verdict.meaning.of(lang))]
         lines += [esc(verdict.action.of(lang))] if verdict.asked is not None or not remedy.retries else []

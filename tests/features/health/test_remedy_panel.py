@@ -9,6 +9,7 @@ import pytest
 from failed_runs import CAKE, NO_CLOUD, failed_run
 from panel_lab import press, text_of
 from token_server import BOOKS, TEA, TEA_TEST
+from workspace import QUICK
 
 import tcb_ops as tcb
 from tcb_ops.features.health.actions import PYTHON, SHELL
@@ -48,6 +49,25 @@ def test_a_cause_has_its_remedy_as_a_button(open_token_server):
     assert "which costs money" in text_of(menu.plan)
     assert (menu.costs.layout.display, menu.env.layout.display) == ("", "none")
     assert server.sim.stats["create_cloud_user"] == 0
+
+
+def test_the_box_opens_with_the_first_cause(open_token_server):
+    server = open_token_server(SHOPS, accounts=[NO_CLOUD])
+    panel, menu = open_panel(server, failed_run(server, [TEA, BOOKS]))
+    press(panel, menu.button)
+    assert menu.choice.value == "85088"
+    assert "85088: 1 row, 城南书店" in text_of(menu.plan)
+
+
+def test_a_cause_of_an_audit_has_its_remedy_too(open_token_server):
+    server = open_token_server(SHOPS, accounts=[NO_CLOUD])
+    server.list_merchants(TEA, BOOKS)
+    panel, menu = open_panel(server, tcb.audit(server.file, settings=server.settings, limits=QUICK))
+    menu.action._asks = True
+    assert 'data-fix="85088">Fix</button>' in panel.monitor.grid.causes
+    choose(panel, menu, "85088")
+    assert "85088: 1 environment, 城南书店" in text_of(menu.plan)
+    assert text_of(menu.action.facts).endswith("At 1 merchant.")
 
 
 def test_what_costs_money_is_done_once_somebody_ticks_it(open_token_server):
