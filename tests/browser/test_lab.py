@@ -41,6 +41,9 @@ EXPORTED = (
 )
 HEAD = "words => document.querySelector('.op-panel .op-head')?.innerText.includes(words)"
 STATUS = "words => document.querySelector('.op-panel .op-status')?.innerText.includes(words)"
+SIDEWAYS = """() => [...document.querySelectorAll('.jp-OutputArea-output table')]
+  .filter(table => table.offsetWidth > table.parentElement.clientWidth + 1).map(table => table.innerText)"""
+"""The tables of cards that are wider than their card."""
 BARS = """least => [...document.querySelectorAll('.jp-RenderedHTML div')].filter(
   each => getComputedStyle(each).backgroundColor !== 'rgba(0, 0, 0, 0)' && each.offsetWidth > 1 && each.offsetHeight > 1
 ).length > least"""
@@ -250,6 +253,9 @@ def test_the_analysis_shows_its_charts_before_and_after_it_is_run(lab):
         notebook.until(BARS, 100)
         assert notebook.page.locator(".jp-RenderedText[data-mime-type*='stderr']").count() == 0
         assert_page_accessible(notebook, "04_analysis")
+        notebook.page.set_viewport_size({"width": 600, "height": 6000})
+        notebook.until("() => document.querySelector('.jp-Notebook').getBoundingClientRect().right <= 600")
+        assert notebook.settled(lambda: notebook.page.evaluate(SIDEWAYS), []) == []
 
 
 @pytest.mark.parametrize("name", [name for name in notebook_names() if name != "04_analysis"])
