@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, unique
 from functools import lru_cache
 from typing import Any, TypeGuard
@@ -176,8 +176,12 @@ class Detail(Text):
     """A text that the ledger keeps as a code and its parameters; created by `detail`."""
 
     code: DetailCodes
-    params: Mapping[str, Any] = field(hash=False)
+    params: Mapping[str, Any]
     """Texts and numbers by the names in the message; a Detail if a reason contains another."""
+
+    def __hash__(self) -> int:
+        # With the parameters: a fleet has one sentence about each of its merchants, which a set must tell apart.
+        return hash((self.code, frozenset(self.params.items())))
 
     def of(self, lang: Lang) -> str:
         """Return the sentence in one language."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -132,6 +133,13 @@ def test_what_merchants_lack_is_said_once_of_them_all(result, short):
     causes = [replace(cause("", "", "no_token", 1), appid=appid, detail=text) for appid, text in result]
     found = shorten_details(causes)
     assert (None if found is None else found.en) == short
+
+
+def test_a_fleet_without_tokens_is_summed_up_at_once():
+    causes = [replace(cause("", "", "no_token", 1), detail=missing(f"wx{n}")) for n in range(5_000)]
+    began = time.process_time()
+    assert "and 4,995 more" in shorten_details(causes).en
+    assert time.process_time() - began < 2
 
 
 def test_a_small_table_in_english():
