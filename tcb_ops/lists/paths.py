@@ -25,7 +25,15 @@ from tcb_ops.kinds import row_count
 from tcb_ops.lists.batch import Batch, Problems, Staging
 from tcb_ops.lists.input_files import input_error, refused
 from tcb_ops.lists.merchants import Merchants, Resolve, Unresolved, cached_resolve
-from tcb_ops.lists.row_files import SourceCheck, conceal, concealed, refuse_sources, split_source
+from tcb_ops.lists.row_files import (
+    LocalFiles,
+    SourceCheck,
+    UnusableFile,
+    conceal,
+    concealed,
+    refuse_sources,
+    split_source,
+)
 from tcb_ops.lists.table import (
     ADDED,
     LIST_COLUMNS,
@@ -341,7 +349,7 @@ def read_paths(
     list_columns = replace(LIST_COLUMNS, given=columns)
     with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
         staging = Staging(sha256)
-        positions = _find_columns(name, table, list_columns, merchants)
+        positions = _find_columns(name, table, list_columns, merchants, root)
         validator = RowValidator(
             table.headers,
             positions,
@@ -424,7 +432,9 @@ def _open_table(
         yield opened
 
 
-def _find_columns(name: str, table: Table, columns: Columns, merchants: Merchants) -> dict[str, int]:
+def _find_columns(
+    name: str, table: Table, columns: Columns, merchants: Merchants, root: str | Path | None
+) -> dict[str, int]:
     if not table.headers:
         fix = _("export the list again; it needs a header and rows")
         raise refused(name, _("the file contains only blank lines"), fix)
@@ -432,7 +442,7 @@ def _find_columns(name: str, table: Table, columns: Columns, merchants: Merchant
     if not problems:
         return positions
     error = input_error(name, problems)
-    meant = _meant_columns(table, columns, positions, merchants)
+    meant = _meant_columns(table, columns, positions, merchants, root)
     if meant and not replace(columns, given={**columns.given, **meant}).find(table.headers, 0)[1]:
         error.columns = meant
         listed = as_list(
@@ -444,9 +454,16 @@ def _find_columns(name: str, table: Table, columns: Columns, merchants: Merchant
 
 
 def _meant_columns(
-    table: Table, columns: Columns, positions: Mapping[str, int], merchants: Merchants
+    table: Table,
+    columns: Columns,
+    positions: Mapping[str, int],
+    merchants: Merchants,
+    root: str | Path | None,
 ) -> dict[str, str]:
-    """Return the columns that are missing, by their values in the first rows: merchants and environments, paths."""
+    """Return the columns that are missing, by their values in the first rows: merchants and environments, paths, files.
+
+    A header that means appids may stand over names. Of two columns with as many paths, one may name the files that are there.
+    """
     looks_like: dict[str, Callable[[str], bool]] = {
         "merchant": lambda value: bool(merchants.whole.resolve(value)),
         "env": lambda value: bool(merchants.whole.for_env(value)),
@@ -457,17 +474,42 @@ def _meant_columns(
         for _line, row in islice(table.rows, _SAMPLE):
             for values, cell in zip(cells, row, strict=False):
                 values.append(trim(cell))
+    files = None if root is None else LocalFiles(Path(root))
+    there = [
+        sum(not isinstance(files.inspect(value), UnusableFile) for value in filter(None, values))
+        if files is not None
+        else 0
+        for values in cells
+    ]
+    taken = set(positions.values())
+    used = {position for name, position in positions.items() if name != "appid"}
     meant: dict[str, str] = {}
+    path = positions.get("path")
     for group in columns.needed:
         likely = [
-            (sum(map(looks_like[name], filter(None, values))), name, trim(header))
+            (
+                sum(map(looks_like[name], filter(None, values))),
+                position not in taken,
+                -there[position],
+                -position,
+                name,
+            )
             for name in group
-            for position, (header, values) in enumerate(zip(table.headers, cells, strict=True))
-            if position not in positions.values()
+            for position, values in enumerate(cells)
+            if position not in used
         ]
-        rows, name, header = max(likely, default=(0, "", ""))
+        rows, _untaken, _there, place, name = max(likely, default=(0, False, 0, 0, ""))
         if positions.keys().isdisjoint(group) and rows * 2 > len(cells[0]):
-            meant[name] = header
+            meant[name] = trim(table.headers[-place])
+            used.add(-place)
+            path = -place if name == "path" else path
+    if path is not None and "file" not in positions:
+        rows, place = max(
+            ((there[position], -position) for position in range(len(cells)) if position not in used),
+            default=(0, 0),
+        )
+        if rows > there[path]:
+            meant["file"] = trim(table.headers[-place])
     return meant
 
 

@@ -155,6 +155,20 @@ def test_a_colleagues_workbook_is_read_with_one_suggested_command(open_cli, exec
     assert result.code == 0, result.err
 
 
+def test_columns_are_suggested_by_their_values_whatever_their_headers_mean(open_cli, execute):
+    cli = open_cli([(BOOKS.env, "banner/0.png")])
+    header, *rows = (
+        ("序号", "小程序", "图片名", "云端位置"),
+        ("1", BOOKS.name, "横幅.png", "十一月/0.png"),
+    )
+    (cli.folder / "files" / "横幅.png").write_bytes(b"x")
+    write_csv(cli.folder / "list.csv", header, rows)
+    (line,) = suggested(cli("check", "list.csv", "--root", "files").err)
+    assert {"merchant=小程序", "path=云端位置", "file=图片名"} <= set(shlex.split(line))
+    result = execute(line)
+    assert result.code == 0, result.err
+
+
 def test_a_canary_stop_says_how_to_see_why_and_how_to_go_on(open_cli, execute):
     cli = open_cli(
         many(TEA, TEA_TEST, BOOKS, rows=2), [Fault(env=TEA.env, path="banner/1.png", errcode=40097)]
