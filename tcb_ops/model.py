@@ -466,6 +466,7 @@ def is_foreign(target: str) -> bool:
     target                            result
     ================================  ========
     https://api.weixin.qq.com         no
+    https://api2.weixin.qq.com        no
     https://api.weixin.qq.cm          yes
     https://8.8.8.8                   yes
     https://10.0.0.7, a loopback      no
@@ -482,7 +483,7 @@ def is_foreign(target: str) -> bool:
         return (
             "." in host
             and host.rpartition(".")[2] not in _OWN_DOMAINS
-            and host != urlsplit(PLATFORM).hostname
+            and not host.endswith(".weixin.qq.com")  # its other names: api2, sh.api, sz.api, hk.api
         )
 
 

@@ -81,6 +81,9 @@ def test_an_error_without_a_fix_says_the_problem():
     ("target", "foreign"),
     [
         (PLATFORM, False),
+        ("https://api2.weixin.qq.com", False),
+        ("https://hk.api.weixin.qq.com", False),
+        ("https://api.weixin.qq.com.example.cn", True),
         ("https://api.weixin.qq.cm", True),
         ("https://8.8.8.8", True),
         ("https://10.0.0.7", False),
