@@ -6,6 +6,7 @@ statement by itself until one begins a transaction.
 
 from __future__ import annotations
 
+import errno
 import logging
 import sqlite3
 import time
@@ -16,11 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from tcb_ops.errors import TcbOpsError
-from tcb_ops.i18n import Text, _, as_sentences
+from tcb_ops.i18n import Text, _, as_sentences, verbatim
 from tcb_ops.ledger.files import CHANGE_ROW, REPLACED, changing
 from tcb_ops.ledger.records import PLAN_COLUMNS, WRITE_END, RunRecord, Usage, end_values
 from tcb_ops.ledger.schema import any_of
 from tcb_ops.model import RowEnd
+from tcb_ops.system_errors import system_reason
 
 Connection = sqlite3.Connection
 """A connection of either driver: what is used of sqlite3's, psycopg's has as well."""
@@ -60,6 +62,13 @@ _FAULTS = {
     sqlite3.SQLITE_LOCKED: DatabaseFault.LOCKED,
 }
 """By SQLite's primary code."""
+_ERRNOS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EACCES,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+}
+"""What SQLite says in English only, by its primary code."""
 SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
     WHERE number = ?"""
 _WRITE_CHANGE = WRITE_END.replace(" WHERE ", f", {REPLACED} WHERE ")
@@ -238,9 +247,12 @@ class Database:
             return DatabaseFault.DAMAGED if "decode" in str(error) else DatabaseFault.OTHER
         return _FAULTS.get(code & 0xFF, DatabaseFault.OTHER)
 
-    def reason(self, error: Exception) -> str:
-        """Return the message of an error on one line, without a full stop."""
-        return " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    def reason(self, error: Exception) -> Text:
+        """Return the reason of an error on one line, without a full stop: the driver's own words where we have none."""
+        code = _ERRNOS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        if code is not None:
+            return system_reason(OSError(code, ""))
+        return verbatim(" ".join(str(error).split()).rstrip(".") or type(error).__name__)
 
     def advisory_lock(self, _name: str, _trouble: Callable[[Exception], TcbOpsError]) -> Any:
         """Return a lock in the database; None for SQLite, which has none."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOpsError, UsageError, needed
 from tcb_ops.hooks import PostgresHooks
-from tcb_ops.i18n import Text, _, verbatim
+from tcb_ops.i18n import Text, _
 from tcb_ops.ledger import schema
 from tcb_ops.ledger.connections import Connection, Database, DatabaseFault, locked
 from tcb_ops.ledger.locks import lock_folder
@@ -99,7 +99,7 @@ class LedgerConnection:
             return shortage
         cause, fault = self._database.reason(error), self._database.fault(error)
         if fault in {DatabaseFault.DAMAGED, DatabaseFault.NO_DATABASE}:
-            return damaged(self.name, verbatim(cause))
+            return damaged(self.name, cause)
         if fault is DatabaseFault.LOCKED:
             return LedgerError(locked(self.name))
         text = _("The ledger {name} cannot be used: {why}. What was committed is safe.")
@@ -136,10 +136,12 @@ def _open_database(where: str) -> tuple[Database, Path | None]:
         if fault is DatabaseFault.NO_DATABASE:
             raise not_a_ledger(name, _("it is not an SQLite file")) from None
         if fault is DatabaseFault.DAMAGED:
-            raise damaged(name, verbatim(cause)) from None
+            raise damaged(name, cause) from None
         if fault is DatabaseFault.LOCKED:
             raise UsageError(locked(name)) from None
-        todo = database.advice if file is None else of_another_user(file)
+        todo = database.advice
+        if file is not None:
+            todo = of_another_user(file) or _("Free space or fix the access, then try again.")
         raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), todo) from None
     return database, file
 

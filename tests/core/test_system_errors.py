@@ -3,14 +3,20 @@
 import errno
 import re
 import socket
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import aiohttp
 import pytest
+from file_limit import files_of_at_most
 
 import tcb_ops
 from tcb_ops.disk import replacing
+from tcb_ops.errors import UsageError
+from tcb_ops.ledger.connections import Database
+from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.system_errors import exhausted, system_reason
 
 
@@ -59,6 +65,21 @@ def test_what_the_system_says_is_told_in_both_languages_and_never_in_its_own_wor
         assert "hunter2" not in reason.en
         assert not re.search("[A-Za-z]", reason.zh), reason.zh
     assert system_reason(ValueError("embedded null byte")).en == "not a usable file name"
+
+
+def test_what_sqlite_says_of_the_disk_is_told_in_both_languages(tmp_path):
+    with files_of_at_most(5_000), pytest.raises(UsageError) as refused:
+        Ledger(str(tmp_path / "ledger.db"))
+    told = refused.value.text
+    assert "(the disk reports an error). Free space or fix the access" in told.en
+    assert "--ledger" not in told.en
+    assert "disk" not in told.zh
+    database = Database("", "")
+    with closing(sqlite3.connect(tmp_path / "full.db")) as connection:
+        connection.execute("PRAGMA max_page_count = 1")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            connection.execute("CREATE TABLE runs (id)")
+    assert database.reason(full.value).zh == "磁盘已满"
 
 
 def test_no_message_quotes_the_system_which_speaks_english_only():

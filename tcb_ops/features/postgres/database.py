@@ -15,7 +15,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from tcb_ops.errors import LedgerError, TcbOpsError
-from tcb_ops.i18n import _
+from tcb_ops.i18n import Text, _
 from tcb_ops.ledger import connections
 from tcb_ops.ledger.connections import BATCH, SPEND, Connection, Database, DatabaseFault
 from tcb_ops.ledger.database import not_a_ledger
@@ -184,7 +184,7 @@ class PostgreSQL(Database):
         unreachable = ended or (isinstance(error, psycopg.OperationalError) and not error.sqlstate)
         return DatabaseFault.UNREACHABLE if unreachable else DatabaseFault.OTHER
 
-    def reason(self, error: Exception) -> str:
+    def reason(self, error: Exception) -> Text:
         """Return the server's own message, without the place in the statement."""
         message = error.diag.message_primary if isinstance(error, psycopg.Error) else None
         return super().reason(Exception(message) if message else error)
