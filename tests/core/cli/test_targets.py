@@ -250,3 +250,13 @@ def test_a_mistyped_target_is_answered_with_the_one_that_was_meant(open_cli, typ
     assert refused.code == 2
     assert (f"did you mean {meant}?" in refused.err) == (meant is not None), refused.err
     assert "hush" not in refused.err
+
+
+@pytest.mark.parametrize(
+    ("lang", "told"), [("en", "is not an address of WeChat"), ("zh", "不是微信的地址")], ids=["en", "zh"]
+)
+def test_a_public_host_that_is_not_wechats_gets_no_tokens_unasked(open_cli, lang, told):
+    somebody = "https://api.weixin.qq.com.example"
+    refused = open_cli(many(TEA, rows=1)).upload("--target", somebody, "--lang", lang, "--patience", "1")
+    assert (refused.code, f"{somebody} {told}" in refused.err) == (2, True), refused.err
+    assert "LIVE" not in refused.err
