@@ -128,7 +128,7 @@ def merchants_file(settings: Settings) -> Path:
     problem = _("There is no merchants file {file}.", file=file.absolute())
     if settings.origin.file is None:
         otherwise = _(
-            "To use a merchants file without settings, give it with {--merchants:FILE}. To practise: `tcb-ops init --practice`."
+            "To use a merchants file without settings, give it with {--merchants:FILE}.{tcb-ops simulate: To practise: `tcb-ops init --practice`.}"
         )
         raise UsageError(problem, as_sentences((NO_SETTINGS_FILE, otherwise)))
     fix = _(

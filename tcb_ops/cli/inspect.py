@@ -250,7 +250,8 @@ def errcodes(run: str, out: Path | None, kind: str | None, *, common: CommonOpti
 )
 @own_option(
     "--urls",
-    needs=StoredHooks,
+    needs=WorkbookHooks,
+    hidden=hooks(StoredHooks) is None,
     is_flag=True,
     help="With --into: a column of links at which anyone can look at the files, for two hours.",
 )

@@ -15,7 +15,7 @@ import click
 from tcb_ops.cli.console import Console
 from tcb_ops.disk import others_may_read, restricting
 from tcb_ops.errors import TcbOpsError, UsageError, needed
-from tcb_ops.hooks import ClusterHooks, Hooks, MapHooks, PdfHooks, WorkbookHooks, hooks
+from tcb_ops.hooks import ClusterHooks, Hooks, MapHooks, PdfHooks, SimulatorHooks, WorkbookHooks, hooks
 from tcb_ops.i18n import N_, Text, _, as_list, verbatim
 from tcb_ops.kinds import ANY_KIND, kind_names
 from tcb_ops.model import PLATFORM, Selection, is_foreign
@@ -107,7 +107,7 @@ class CommonOptions:
     config: str | None = given("Settings file. [default: tcb-ops.toml here, if there]", metavar="FILE")
     target: str | None = given(
         "Where calls go. [default: as the settings say]",
-        metavar="simulator|URL",
+        metavar="simulator|URL" if hooks(SimulatorHooks) else "URL",
     )
     api_base: str | None = given("The same as --target URL.", metavar="URL", hidden=True)
     merchants: str | None = given("Merchants file. [default: merchants.csv]", metavar="FILE")
@@ -250,7 +250,9 @@ class ListOptions:
     column: tuple[str, ...] = given(
         "Which header means env, merchant, path, file or appid. Repeatable.", (), metavar="NAME=HEADER"
     )
-    sheet: str = given("The workbook's sheet. [default: the one that fits]", "", metavar="NAME")
+    sheet: str = given(
+        "The workbook's sheet. [default: the one that fits]", "", needs=WorkbookHooks, metavar="NAME"
+    )
     header_row: int | None = given(
         "The row of the column names. [default: found; titles above it are skipped]",
         type=click.IntRange(min=1),
@@ -258,6 +260,7 @@ class ListOptions:
     )
     rows: Literal["all", "visible"] | None = given(
         "Whether a sheet's hidden and filtered rows count. [default: they refuse the list]",
+        needs=WorkbookHooks,
         type=click.Choice(["all", "visible"]),
     )
     maps: tuple[str, ...] = given(

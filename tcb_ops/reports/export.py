@@ -215,7 +215,7 @@ def _record(
     except LedgerError as error:
         again = command(settings, "report", run.id, "--out", without_dots(dest), target=run.target)
         text = _(
-            "the report is complete, but its export could not be recorded in the ledger, so `verify` does not know it: {text} "
+            "the report is complete, but its export could not be recorded in the ledger{tcb-ops verify:, so `verify` does not know it}: {text} "
             "Once the ledger can be written, export it again:\n{again}"
         )
         _warn(text.format(text=error.problem, again=quoted(again)), settings)

@@ -38,12 +38,15 @@ REFUSED = {
 """What else is refused where a feature is missing."""
 OPTIONS = {
     "check --mark": "Workbooks are not installed.",
+    "check --rows all": "Workbooks are not installed.",
+    "check --sheet Sheet1": "Workbooks are not installed.",
     "upload --backup saved": "Backups are not installed.",
     "upload --cluster local:2": "Clusters are not installed.",
     "upload --map D:=files": "Maps of folders are not installed.",
     "upload --pdf": "PDF reports are not installed.",
     "report --into list.xlsx": "Workbooks are not installed.",
     "report --split-by env": "Workbooks are not installed.",
+    "report --urls": "Workbooks are not installed.",
     "report --parquet rows.parquet": "Parquet files are not installed.",
     "runs --stale 1h": "Audits are not installed.",
 }
@@ -206,9 +209,12 @@ def test_a_run_of_a_missing_feature_is_listed_with_its_counts_and_nothing_else_i
 @pytest.mark.slow
 def test_no_advice_names_the_command_of_a_missing_feature(open_without, open_workspace):
     workspace = open_workspace([], merchants=[TEA])
-    write_settings(workspace.folder, workspace.sim.base)
     (workspace.folder / "empty.csv").write_text("env,path\n", encoding="utf-8")
-    (refused,) = open_without("health")("check empty.csv --merchants nowhere.csv")
+    execute = open_without("health", "simulator")
+    (refused,) = execute("check empty.csv --merchants nowhere.csv")
+    assert refused.err.endswith("give it with --merchants FILE.\n")
+    write_settings(workspace.folder, workspace.sim.base)
+    (refused,) = execute("check empty.csv --merchants nowhere.csv")
     assert "`tcb-ops init` writes one to fill in. To use another" in refused.err
 
 

@@ -37,6 +37,7 @@ from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import InputError, InterruptedRunError, StoppedError, UsageError
 from tcb_ops.features.stored.kinds import CONFIRM, DELETE, UNDO
 from tcb_ops.formatting import format_size, sanitize
+from tcb_ops.hooks import WorkbookHooks, hooks
 from tcb_ops.i18n import Text, _, as_lines, as_list, ngettext, pgettext
 from tcb_ops.kinds import Kind, environment_count, merchant_count, row_count
 from tcb_ops.lists.merchants import Merchants
@@ -207,7 +208,7 @@ def undo(command: RunCommand, run: str) -> int:
     "--out",
     default="list.csv",
     show_default=True,
-    metavar="FILE.csv|.xlsx",
+    metavar="FILE.csv|.xlsx" if hooks(WorkbookHooks) else "FILE.csv",
     help="The list; never overwritten.",
 )
 @settings_options("target", "merchants", "tokens", "ledger", "where", "json")
