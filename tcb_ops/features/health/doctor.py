@@ -28,6 +28,7 @@ from tcb_ops.i18n import CommandText, _, as_clauses, as_facts, as_lines, as_list
 from tcb_ops.kinds import environment_count, merchant_count
 from tcb_ops.ledger.database import not_a_ledger, on_network
 from tcb_ops.ledger.ledger import Ledger
+from tcb_ops.ledger.locks import HeldError, hold
 from tcb_ops.lists.input_files import format_problem
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.model import Merchant, Owner
@@ -174,7 +175,12 @@ def check_ledger(settings: Settings) -> DoctorFinding:
             text = _("{file} does not exist yet: the first run creates it", file=file)
             return DoctorFinding(Grade.OK, text)
     ledger = Ledger(settings.ledger)
-    ledger.close()
+    try:
+        if ledger.file is None:
+            with suppress(HeldError), hold(ledger, "doctor"):
+                pass  # raises behind a connection pooler that takes locks away
+    finally:
+        ledger.close()
     return DoctorFinding(Grade.OK, verbatim(ledger.name))
 
 

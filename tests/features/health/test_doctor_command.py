@@ -7,6 +7,7 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
+from postgres import pooled
 from token_server import BOOKS, TEA
 
 import tcb_ops as tcb
@@ -230,3 +231,16 @@ def test_a_robot_that_did_not_get_the_last_message_is_named(open_token_server, c
     ledger.close()
     notified = checks()[1]["notify"]
     assert (notified["grade"], run.id in notified["seen"]) == ("warning", True)
+
+
+@pytest.mark.integration
+@pytest.mark.needs("postgres")
+def test_a_pooler_that_takes_locks_away_is_no_place_for_the_ledger(
+    open_token_server, checks, postgres, database
+):
+    open_token_server()
+    for mode, grade in ("transaction", "bad"), ("session", "ok"):
+        with pooled(postgres, mode) as pooler:
+            _code, found = checks("--ledger", pooler.url(database))
+        assert found["ledger"]["grade"] == grade
+    assert postgres.run("SELECT count(*) FROM runs", database) == [(0,)]
