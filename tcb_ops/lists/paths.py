@@ -156,9 +156,8 @@ class RowValidator:
         self.left_out = 0
         self._width = len(headers)
         self._keep = [i for i, header in enumerate(headers) if not trim(header).startswith(ADDED)]
-        # Only exports, which have these columns, guard formula-like cells with a '.
         self._exported = len(self._keep) < len(headers)
-        self.headers = tuple(unguard(headers[i]) if self._exported else headers[i] for i in self._keep)
+        self.headers = tuple(headers[i] for i in self._keep)
         self._names = {name: trim(headers[position]) for name, position in positions.items()}
         self.unused = tuple(
             name for name in map(trim, self.headers) if name and name not in self._names.values()
@@ -347,7 +346,8 @@ def read_paths(
     name = str(source)
     map_file = needed(MapHooks).path_map(file_map, root) if file_map else str
     list_columns = replace(LIST_COLUMNS, given=columns)
-    with _open_table(source, list_columns, sheet, header_row, rows) as (table, encoding, size, sha256):
+    with _open_table(source, list_columns, sheet, header_row, rows) as (read, encoding, size, sha256):
+        table = _with_own_headers(read)
         staging = Staging(sha256)
         positions = _find_columns(name, table, list_columns, merchants, root)
         validator = RowValidator(
@@ -430,6 +430,13 @@ def _open_table(
         return
     with open_table(source, columns.rate, sheet=sheet, header_line=header_line, rows=rows) as opened:
         yield opened
+
+
+def _with_own_headers(table: Table) -> Table:
+    """Undo what exports, which have columns of their own, add to headers that a spreadsheet would run as a formula."""
+    if not any(trim(header).startswith(ADDED) for header in table.headers):
+        return table
+    return replace(table, headers=tuple(map(unguard, table.headers)))
 
 
 def _find_columns(

@@ -118,9 +118,9 @@ def test_a_corrected_list_goes_to_the_same_root_and_target(open_cli, execute, el
 def test_options_are_repeated_as_they_were_given_whatever_they_contain(open_cli, execute, elsewhere):
     odd = replace(TEA, name="茶; new shop")
     cli = open_cli(many(odd, rows=2), [Fault(path="banner/1.png", errcode=40097)], merchants=[odd, BOOKS])
-    text = (cli.folder / "list.csv").read_text("utf-8").replace("path", "云端; limit 1", 1)
+    text = (cli.folder / "list.csv").read_text("utf-8").replace("path", "=云端; limit 1", 1)
     (cli.folder / "list.csv").write_text(text, "utf-8")
-    given = ("--column", "path=云端; limit 1", "--where", "name=茶; new shop")
+    given = ("--column", "path==云端; limit 1", "--where", "name=茶; new shop")
     result = cli.upload("--json", *given)
     report = Path(result.json["report"])
     (line,) = [one for one in on_page(report) if "failed-fixed.csv" in one]
