@@ -66,13 +66,21 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
     "first answer lost": [{**LOST, "calls": ((1, 1),)}],
     "first answer lost, then refused": [{**LOST, "calls": ((1, 1),)}, REFUSED],
 }
-
+NO_SECOND_LOOK = {"step": FaultStep.DOWNLOAD, "errcode": -1, "calls": ((2, 99),)}
+UNDO_FAULTS: dict[str, list[dict[str, Any]]] = {
+    "store refuses": [REFUSED],
+    "every answer lost": [LOST],
+    "restored without an answer": [LOST, NO_SECOND_LOOK],
+    "deleted without an answer": [{"step": FaultStep.DELETE, "reset": Reset.MIDDLE}, NO_SECOND_LOOK],
+}
+"""An undo looks before it tries again, so only one that cannot look ends without an answer."""
 
 nothing = st.none()
 kills = st.one_of(nothing, nothing, st.builds(Kill, st.integers(0, 12), st.booleans()))
 masks = st.sampled_from([0b1, 0b1, 0b11, 0b110, 0b1001, 0b10100, 0b11111])
 """Some of the places: few, so that runs are short, and often the first, so that runs meet there."""
 faults = st.one_of(nothing, nothing, st.tuples(st.sampled_from(sorted(FAULTS)), masks))
+undo_faults = st.one_of(nothing, nothing, st.sampled_from(sorted(UNDO_FAULTS)))
 contents = st.integers(0, 3)
 """So few that runs and strangers often send the same bytes."""
 ages = st.sampled_from([0, 0, 0, 1, 1, 2])
@@ -295,10 +303,10 @@ class WhoseBytes(RuleBasedStateMachine):
         if upload := self.pick([one for one in self.uploads if not one.taken_back], 0):
             self.take_back(upload, partial(start_undo, upload.id, **self.common), None)
 
-    @rule(age=ages, kill=kills)
-    def undo(self, age, kill):
+    @rule(age=ages, kill=kills, fault=undo_faults)
+    def undo(self, age, kill, fault):
         if upload := self.pick(self.uploads, age):
-            self.take_back(upload, partial(start_undo, upload.id, **self.common), kill)
+            self.take_back(upload, partial(start_undo, upload.id, **self.common), kill, fault)
 
     @rule(age=ages, kill=kills)
     def delete(self, age, kill):
@@ -480,13 +488,15 @@ class WhoseBytes(RuleBasedStateMachine):
                     self.last_change[place] = upload.id
         return run
 
-    def take_back(self, upload, start, kill):
+    def take_back(self, upload, start, kill, fault=None):
         """Undo an upload, and check what became of each of its paths."""
         before, ended = self.objects(), self.ended()
         scope = None
         with suppress(UsageError):
             scope = undo_scope(upload.id, settings=self.settings)
+        self.sim.play(Fault(**one) for one in UNDO_FAULTS.get(fault or "", ()))
         run = self.work(start, kill)
+        self.sim.play([])
         changed = self.changes(before)
         if run is None:
             assert not changed, "what is refused changes nothing"
@@ -510,12 +520,16 @@ class WhoseBytes(RuleBasedStateMachine):
             elif outcome is StoredOutcome.DELETED:
                 assert place not in self.truth, "what is called deleted is gone"
                 self.last_change[place] = ""
-            elif kill is None and outcome is not Outcome.FAILED:
+            elif outcome is Outcome.FAILED and place in changed:  # it got no answer
+                stored = self.truth.get(place)
+                self.last_change[place] = self.known_owner(place, stored) if stored is not None else ""
+            elif kill is None:
                 assert place not in changed, f"{outcome} rows are untouched"
         own = all(upload.put.get(place) and is_last(was.get(place), upload, place) for place in new)
         if (
             scope is not None
             and kill is None
+            and fault is None
             and run.id not in ended
             and own
             and "unknown" not in scope.counts
