@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager, suppress
 from copy import copy
 from dataclasses import replace
+from datetime import datetime
 from itertools import pairwise
 from typing import Any, Self, Unpack
 
@@ -98,11 +99,26 @@ class LedgerReader(FileReader):
         return RunNotFoundError(message, hint.format(**about))
 
     def asked(self, target: str) -> dict[tuple[str, str], Asked]:
-        """Return what merchants of a target were asked for and have not done, by appid and cause."""
+        """Return what merchants of a target were asked for and have not done, by appid and cause.
+
+        Who has done it is noted, or a later run of the rows that wait for it has succeeded.
+        """
         query = (
             f"SELECT {', '.join(ASKED_COLUMNS)} FROM asked WHERE target = ? AND NOT done ORDER BY at, appid"
         )
-        return {(line[1], line[2]): Asked(*line) for line in self.fetch(query, (target,))}
+        noted = [Asked(*line) for line in self.fetch(query, (target,))]
+        return {(each.appid, each.cause): each for each in noted if not self._has_succeeded_since(each)}
+
+    def _has_succeeded_since(self, asked: Asked) -> bool:
+        """Return whether a run that began later has succeeded in an environment in which rows wait for a merchant."""
+        summed = "runs JOIN envs ON envs.run = runs.number JOIN sums ON sums.run = envs.run AND sums.place = envs.no"
+        good, kinds = sql_list(Outcome.successes()), sql_list(kind for kind in all_kinds() if kind.main)
+        query = f"""
+            SELECT 1 FROM {summed} WHERE target = ? AND created_at > ? AND kind IN ({kinds}) AND outcome IN ({good})
+            AND envs.appid = ? AND envs.store IN (
+                SELECT envs.store FROM {summed} WHERE runs.id = ? AND envs.appid = ? AND outcome NOT IN ({good})) LIMIT 1"""
+        asked_at = datetime.fromisoformat(asked.at).timestamp()
+        return bool(self.fetch(query, (asked.target, asked_at, asked.appid, asked.run, asked.appid)))
 
     def runs(
         self,

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import quote, urlencode
 
 from tcb_ops import api
+from tcb_ops.catalogue import all_causes
 from tcb_ops.errors import RefusedError, TcbOpsError, TransportError
 from tcb_ops.features.health.remedies import (
     CREATE_ENV,
@@ -26,7 +27,7 @@ from tcb_ops.features.health.remedies import (
     decide,
     remedy_of,
 )
-from tcb_ops.features.health.verdicts import NORMAL, Answers, grouped, verdict_of
+from tcb_ops.features.health.verdicts import NORMAL, Answers, grouped, presumed, verdict_of
 from tcb_ops.features.health.why import Diagnosis, Sample, judge, subject_of, summed_up
 from tcb_ops.i18n import NOTHING, Lang, Text, _, as_list, as_sentences
 from tcb_ops.interface_calls import call
@@ -45,6 +46,8 @@ SHORT = 60.0
 POLL = 2.0
 SYSTEM_BUSY, NO_TOKEN, ASKED_TODAY = -1, 40001, -601026
 """The errcodes that stand for no usable answer and for no token; and that of a message that was sent today already."""
+Made: TypeAlias = dict[tuple[object, ...], tuple[RemedyState, Text, int]]
+"""What became of the calls that change something, by appid, interface and body: none is made twice for an account."""
 LINK = "https://mp.weixin.qq.com/safe/bindcomponent?action=bindcomponent&no_scan=1&auth_type=2&{query}#wechat_redirect"
 """The authorization link that is opened in WeChat (Authorization_Process_Technical_Description)."""
 
@@ -147,8 +150,9 @@ def carry_out(
 
     `ended`: told when a treatment has its state.
     """
+    made: Made = {}
     for treatment in listed:
-        _treat(treatment, run, settings, decisions)
+        _treat(treatment, run, settings, decisions, made)
         if not treatment.is_new:
             ended(treatment)
     created = [each for each in listed if each.is_new]
@@ -159,7 +163,7 @@ def carry_out(
         ended(treatment)
 
 
-def _treat(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
+def _treat(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions, made: Made) -> None:
     """Carry out the remedy at a merchant, which one operator does at a time."""
     remedy, merchant = treatment.remedy, treatment.merchant
     if not remedy.retries or (merchant.owner is Owner.PLATFORM and CREATE_ENV in remedy.steps):
@@ -170,7 +174,7 @@ def _treat(treatment: Treatment, run: Run, settings: Settings, decisions: Decisi
     try:
         with hold(ledger_with_runs(settings), f"fix-{quote(merchant.appid, safe='')}", busy):
             if not any(step.changes for step in remedy.steps) or _is_unchanged(treatment, settings):
-                _take_steps(treatment, run, settings, decisions)
+                _take_steps(treatment, run, settings, decisions, made)
     except HeldError as error:
         treatment.state, treatment.said = RemedyState.LATER, error.text
 
@@ -183,9 +187,7 @@ def _is_unchanged(treatment: Treatment, settings: Settings) -> bool:
     judged = judge([sample], list(read_merchants(settings.merchants)), settings, time.time())
     if not judged or judged[0].verdict.cause == "passed":
         treatment.state = RemedyState.DONE
-        _note_done(
-            treatment, settings, every=True
-        )  # a link was answered: nothing of the merchant stands in its way
+        _note_done(treatment, settings)
         return False
     if judged[0].verdict.cause != before.verdict.cause:
         treatment.state = RemedyState.SKIPPED
@@ -195,24 +197,31 @@ def _is_unchanged(treatment: Treatment, settings: Settings) -> bool:
     return True
 
 
-def _take_steps(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
+def _take_steps(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions, made: Made) -> None:
     remedy = treatment.remedy
     treatment.state = RemedyState.DONE
     for step in remedy.steps:
-        _take(step, treatment, settings, decisions)
+        _take(step, treatment, settings, decisions, made)
         if treatment.state is not RemedyState.DONE:
             break
     if remedy.choice is Choice.ENV:
-        _choose(treatment, settings, decisions)
+        _choose(treatment, run, settings, decisions)
     if remedy.choice is Choice.LETTER or treatment.state is RemedyState.WAITING:
         _ask_merchant(treatment, run, settings, decisions)
     elif treatment.state is RemedyState.DONE:
         _note_done(treatment, settings)
 
 
-def _take(step: RemedyStep, treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
+def _take(
+    step: RemedyStep, treatment: Treatment, settings: Settings, decisions: Decisions, made: Made
+) -> None:
     """Take a step and set the treatment's state by its answer."""
     tokens = settings.tokens
+    request = call_of(step, treatment.merchant, tokens.component_appid)
+    same = (request.appid, request.interface, *request.body.items())
+    if step.changes and same in made:  # another environment of the same account
+        treatment.state, treatment.said, treatment.errcode = made[same]
+        return
     if step is PREAUTH_CODE and not (decisions.takes_link and tokens.component_appid and tokens.redirect_uri):
         return
     if step is CREATE_ENV and treatment.diagnosis.facts.listed:
@@ -234,6 +243,7 @@ def _take(step: RemedyStep, treatment: Treatment, settings: Settings, decisions:
     treatment.state = decide(step, treatment.errcode, _statuses(answer).get(treatment.merchant.env, ""))
     treatment.env = str(answer.get("envid") or treatment.env)
     treatment.is_new = step is CREATE_ENV and treatment.state is RemedyState.DONE
+    made[same] = treatment.state, treatment.said, treatment.errcode
     if step is OPEN_CLOUD and treatment.state is RemedyState.DONE:
         _note_done(treatment, settings)
     if isinstance(code := answer.get("pre_auth_code"), Secret):
@@ -267,11 +277,13 @@ def _made(step: RemedyStep, treatment: Treatment, settings: Settings) -> tuple[i
         return (SYSTEM_BUSY if isinstance(error, TransportError) else NO_TOKEN), {}
 
 
-def _note_done(treatment: Treatment, settings: Settings, *, every: bool = False) -> None:
-    """Note in the ledger that the merchant has done what it was asked for about the cause; `every`: about any cause."""
-    ledger, own = ledger_with_runs(settings), treatment.diagnosis.verdict.cause
+def _note_done(treatment: Treatment, settings: Settings) -> None:
+    """Note in the ledger that the merchant has done what it was asked for about these rows."""
+    facts, ledger = treatment.diagnosis.facts, ledger_with_runs(settings)
+    # What the rows ended with, and what stands in their way by now.
+    causes = {presumed(facts.code, facts.owner), treatment.diagnosis.verdict.cause}
     for (appid, cause), asked in ledger.asked(settings.run_target).items():
-        if appid == treatment.merchant.appid and (every or cause == own):
+        if appid == treatment.merchant.appid and cause in causes:
             ledger.note_asked(replace(asked, done=True))
 
 
@@ -308,12 +320,17 @@ def _await_normal(created: Sequence[Treatment], settings: Settings) -> None:
         time.sleep(POLL)
 
 
-def _choose(treatment: Treatment, settings: Settings, decisions: Decisions) -> None:
+def _choose(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
     normal = environments_to_choose(treatment)
+    if not run.record.kind.main:  # an audit has no rows: its environments are lines of the merchants file
+        treatment.state, treatment.said = RemedyState.SKIPPED, treatment.diagnosis.verdict.action
+        return
     chosen = decisions.env(treatment, normal) if normal else ""
     if not chosen:
+        listed = treatment.diagnosis.facts.listed or {}
+        envs = [f"{env} {status}" for env, status in listed.items()]
         treatment.state = RemedyState.SKIPPED
-        treatment.said = _("WeChat lists {envs}.", envs=as_list(normal or ["–"], 5))
+        treatment.said = _("WeChat lists {envs}.", envs=as_list(envs or ["–"], 5))
         return
     treatment.env = chosen
     _check_listed(treatment, settings)
@@ -354,6 +371,8 @@ def _ask_merchant(treatment: Treatment, run: Run, settings: Settings, decisions:
         ledger_with_runs(settings).note_asked(asked)
     treatment.state = RemedyState.WAITING if by_wechat or asked is not None else RemedyState.SKIPPED
     treatment.said = treatment.said if asked is None else asked.text
+    if earlier is not None and not all_causes()[treatment.diagnosis.verdict.cause].proof:
+        treatment.state = RemedyState.DONE  # only the rows themselves can tell
 
 
 # --- the rows that can run again --------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,8 +28,8 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run, RunHandle
 
 
-_RETRIED, _FIXED = "links.retry.csv", "links.fixed.csv"
-"""The files of the links of a links run's retry and of its correction."""
+_RETRIED, _FIXED = "links.retry", "links.fixed"
+"""The files of the links of a links run's retry and of its correction, without a number and .csv."""
 
 
 @click.command(cls=Command, usual="yes target where json")
@@ -92,19 +94,15 @@ def fix(command: RunCommand, run: str, kind: str | None) -> int:
 
 
 def _check_outputs(command: RunCommand, kind: Kind) -> None:
-    """Refuse files that the runs could not write, before anything is called. Raises UsageError."""
-    from tcb_ops.engine.links_file import check_destination
+    """Refuse a folder that the runs could not write to, before anything is called. Raises UsageError."""
+    if command.which.out is not None and not kind.writes_links:
+        command.check_folder()
 
-    if not kind.writes_links:
-        if command.which.out is not None:
-            command.check_folder()
-        return
-    for name in (_RETRIED, _FIXED):
-        try:
-            check_destination(Path(name))
-        except UsageError:
-            text = _("{file} is not a file of links. Move it away, then run `fix` again.", file=name)
-            raise UsageError(text) from None
+
+def _free(stem: str) -> Path:
+    """Return a file that is not there yet: the links of an earlier `fix` stay."""
+    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+    return next(file for name in names if not (file := Path(f"{name}.csv")).exists())
 
 
 def _nothing(_part: object) -> None:
@@ -112,9 +110,13 @@ def _nothing(_part: object) -> None:
 
 
 def _followed(command: RunCommand, handle: RunHandle) -> Run:
+    from tcb_ops.preflight import where_links_are
+
     run = command.follow(handle, command.export)
     if not command.common.json:
         command.end_reported(run)
+        if run.record.links:
+            command.console.info(where_links_are(run.record, time.time(), command.settings.zone))
     return run
 
 
@@ -159,14 +161,14 @@ def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterat
         if record.kind.changes_store:
             scope = scope_of_rows(run.of_merchants(merchants).tallies(), Outcome.retriable())
             command.ask_confirmation(record.kind, scope, _("At most {text}", text=scope.text))
-        out = _RETRIED if record.kind.writes_links else command.reports
+        out = _free(_RETRIED) if record.kind.writes_links else command.reports
         yield api.start_retry(run.id, merchants, codes=sorted(codes), out=out, **command.options)
     if moved:
         with corrected(run, moved, settings) as batch:
             text = _("{file} has the rows with the environment that is meant.")
             command.console.info(text.format(file=batch.source))
             if record.kind.writes_links:
-                yield api.start_links(batch, out=_FIXED, **command.options)
+                yield api.start_links(batch, out=_free(_FIXED), **command.options)
                 return
             command.ask_confirmation(record.kind, scope_of_list(batch), facts_line(batch))
             yield api.start_upload(batch, out=command.reports, **command.options)
@@ -197,7 +199,7 @@ class _Asking:
     def _env(self, treatment: Treatment, envs: Sequence[str]) -> str:
         about = {"name": treatment.merchant.name or treatment.merchant.appid, "env": treatment.merchant.env}
         if len(envs) == 1:
-            question = _("{name}: WeChat lists {listed}, not {env}. Upload the rows there?")
+            question = _("{name}: WeChat lists {listed}, not {env}. Send the rows there?")
             return envs[0] if self._confirms(question.format(listed=envs[0], **about)) else ""
         question = _("{name}: WeChat does not list {env}. Which environment is meant? Nothing: none of these")
         choice = click.Choice(["", *envs])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Unpack
@@ -177,7 +177,7 @@ class _Reading:
         newest = newest_audit(self.settings)
         audit = None if newest is None else self._whole(newest)
         if audit is not None:
-            steps += self._of_audit(audit)
+            steps += self._of_audit(audit, {each.id for each in records if each.kind.of_merchants})
         latest = next((record for record in records if record.kind.main), None)
         if latest is None:
             return steps
@@ -223,7 +223,7 @@ class _Reading:
             steps.append(StepToTake(StepCode.OLDER, text, next_commands.quoted(words), "", 0, 0))
         return steps, under_way
 
-    def _of_audit(self, audit: Run) -> Iterator[StepToTake]:
+    def _of_audit(self, audit: Run, audits: Container[str]) -> Iterator[StepToTake]:
         result, record = audited(audit), audit.record
         ready = defaultdict[str, list[Asked]](list)
         for asked, _again in result.ready:
@@ -236,6 +236,9 @@ class _Reading:
         if new := [finding.cause for finding in result.new if finding.asked is None]:
             words = self._about(record, _verb(cause.code for cause in new))
             yield _step(StepCode.NEWLY_BROKEN, words, record, new)
+        broken = (*result.new, *result.still)
+        if waiting := [each.cause for each in broken if each.asked is not None and each.asked.run in audits]:
+            yield _step(StepCode.WAITING, self._about(record, "fix"), record, waiting)
         if record.undelivered:
             from tcb_ops.features.health.notifications import receivers  # which loads HTTP
 

@@ -131,7 +131,8 @@ def entry_line(line: FindingLine, lang: Lang) -> str:
     """Return an environment's line of the message, with who must act as its code suggests; long texts are cut."""
     label = code_label(line.code).of(lang) if line.code else ""
     remark = line.remark.of(lang) if line.remark is not None else ""
-    cause = label if label == line.code else f"{line.code} {label}".strip()
+    code = line.code or ""
+    cause = label if label == code else f"{code} {label}".strip()
     if line.code:
         cause = f"{cause} → {presumed_verdict(line.code).who_acts.of(lang)}"
     texts = [(line.name, LONGEST_NAME), (line.env, LONGEST_NAME), (cause, LONGEST_REMARK)]

@@ -26,7 +26,14 @@ from tcb_ops.features.health.remedies import (
     decide,
     remedy_of,
 )
-from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset, SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import (
+    EnvStatus,
+    Fault,
+    FaultStep,
+    Reset,
+    SimulatedAccount,
+    SimulatedEnvironment,
+)
 from tcb_ops.i18n import Lang
 from tcb_ops.ledger.records import LETTER, Asked
 from tcb_ops.start import ledger_with_runs
@@ -251,6 +258,62 @@ def test_a_quota_that_somebody_has_reset_is_not_reset_again(open_token_server):
     assert server.sim.stats["clear_quota"] == 1
 
 
+def test_what_was_asked_is_done_when_its_rows_have_succeeded_whatever_ran_them(
+    open_token_server, type_command
+):
+    server = open_token_server(
+        [TEA, TEA_TEST, BOOKS, CAKE], accounts=[SimulatedAccount("wxbooks", permissions=(18,))]
+    )
+    run, settings = failed_run(server, [TEA, BOOKS]), server.settings
+    whole, listed = fix.treatments(run, settings)
+    fix.carry_out(listed, whole, settings, Decisions(sent=lambda *_about: True))
+    ledger = ledger_with_runs(settings)
+    assert list(ledger.asked(settings.run_target)) == [("wxbooks", "set_missing")]
+    assert type_command("audit")[0] == 1
+    assert list(ledger.asked(settings.run_target)) == [("wxbooks", "set_missing")]
+    tcb.call("wxbooks", "simulator/confirm", settings=settings)
+    assert type_command("audit", "--new-run")[0] == 0
+    assert list(ledger.asked(settings.run_target)) == [("wxbooks", "set_missing")], "its rows still wait"
+    assert type_command("retry", run.id)[0] == 0
+    assert ledger.asked(settings.run_target) == {}
+
+
+def test_what_was_asked_about_one_environment_is_not_done_by_success_in_another(open_token_server):
+    halted = SimulatedEnvironment("tea-1", status=EnvStatus.HALTED)
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], environments=[halted])
+    run, settings = failed_run(server, [TEA]), server.settings
+    whole, listed = fix.treatments(run, settings)
+    fix.carry_out(listed, whole, settings, Decisions(sent=lambda *_about: True))
+    server.sim.play([Fault(env=TEA_TEST.env, errcode=45009, calls=((1, 1),))])
+    other, listed = fix.treatments(failed_run(server, [TEA_TEST]), settings)
+    fix.carry_out(listed, other, settings, Decisions())
+    assert [each.state for each in listed] == [RemedyState.DONE]
+    assert tcb.retry(other.id, settings=settings).succeeded
+    assert list(ledger_with_runs(settings).asked(settings.run_target)) == [("wxtea", "halted")]
+
+
+def test_an_account_of_two_environments_is_reset_once(open_token_server):
+    full = SimulatedAccount("wxtea", daily_limit=5, used=5)
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[full])
+    server.sim.play([Fault(env="tea-*", errcode=45009)])
+    whole, listed = fix.treatments(failed_run(server, [TEA, TEA_TEST]), server.settings)
+    fix.carry_out(listed, whole, server.settings, Decisions())
+    assert [each.state for each in listed] == [RemedyState.DONE, RemedyState.DONE]
+    assert server.sim.stats["clear_quota"] == 1
+
+
+def test_what_only_the_rows_can_tell_is_tried_once_the_merchant_was_asked(open_token_server):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE])
+    server.sim.play([Fault(env=TEA.env, errcode=-501003)])
+    run = failed_run(server, [TEA])
+    states = []
+    for _night in range(2):
+        whole, listed = fix.treatments(run, server.settings)
+        fix.carry_out(listed, whole, server.settings, Decisions(sent=lambda *_about: True))
+        states += [each.state for each in listed]
+    assert states == [RemedyState.WAITING, RemedyState.DONE]
+
+
 def test_what_is_done_about_one_cause_confirms_nothing_about_another(open_token_server):
     full = SimulatedAccount("wxtea", daily_limit=5, used=5)
     server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[full])
@@ -325,16 +388,16 @@ def test_without_an_answer_about_its_environments_none_is_created(open_token_ser
     assert server.sim.stats["create_env"] == 0
 
 
-def test_a_file_in_the_place_of_the_links_is_refused_before_anything_is_called(
-    open_token_server, type_command, monkeypatch
-):
+def test_the_links_of_an_earlier_fix_stay(open_token_server, type_command, monkeypatch):
     server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
-    failed_run(server, [BOOKS])
+    quota = SimulatedAccount("wxtea", daily_limit=5, used=5)
+    server.sim.play([], [quota])
+    failed_run(server, [TEA])
     monkeypatch.chdir(server.folder)
     (server.folder / "links.retry.csv").write_text("precious", encoding="utf-8")
     code, _out, err = type_command("fix", "--yes")
-    assert (code, "links.retry.csv is not a file of links. Move it away" in err) == (2, True)
-    assert server.sim.stats["create_cloud_user"] == 0
+    assert (code, "The links are in" in err, "links.retry-2.csv" in err) == (0, True, True)
+    assert (server.folder / "links.retry.csv").read_text(encoding="utf-8") == "precious"
 
 
 def test_a_lost_answer_to_a_change_says_that_it_may_have_been_carried_out(open_token_server):
