@@ -100,7 +100,7 @@ def _check_outputs(command: RunCommand, kind: Kind) -> None:
 
 
 def _free(stem: str) -> Path:
-    """Return a file that is not there yet: the links of an earlier `fix` stay."""
+    """Return the name of a new file: the links of an earlier `fix` stay."""
     names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
     return next(file for name in names if not (file := Path(f"{name}.csv")).exists())
 
