@@ -231,16 +231,15 @@ def error_of(failure: CallFailure, owner: Owner, *, of_row: bool = True) -> TcbO
         case TransportError() as error:
             return error
         case ApiError(errcode=code, errmsg=errmsg):
-            entry, about = errcode(code, owner), {"errcode": code, "errmsg": errmsg}
-            text, fix = (
-                _("errcode {errcode} {errmsg}: {meaning}", meaning=entry.meaning, **about),
-                entry.action,
-            )
-            if not of_row and entry.decision is Decision.RETRY:
-                fix = _("Wait, then make the same call again.")
-            elif not of_row and entry.cause in _OF_ROWS:
-                text = _("errcode {errcode} {errmsg}", **about)
+            entry = errcode(code, owner)
+            if not of_row and entry.cause in _OF_ROWS:
+                text = _("errcode {errcode} {errmsg}.", errcode=code, errmsg=errmsg)
                 fix = _("Compare the body with the documentation of the interface.")
+                return RefusedError(text, code, fix=fix)
+            text = _("errcode {errcode} {errmsg}: {meaning}")
+            text = text.format(errcode=code, errmsg=errmsg, meaning=entry.meaning)
+            waits = not of_row and entry.decision is Decision.RETRY
+            fix = _("Wait, then make the same call again.") if waits else entry.action
             return RefusedError(text, code, fix=fix)
         case unusable:
             return TransportError(TransportFault.GARBAGE, unusable.why)

@@ -321,10 +321,10 @@ def _await_normal(created: Sequence[Treatment], settings: Settings) -> None:
 
 
 def _choose(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
-    normal = environments_to_choose(treatment)
     if not run.record.kind.main:  # an audit has no rows: its environments are lines of the merchants file
         treatment.state, treatment.said = RemedyState.SKIPPED, treatment.diagnosis.verdict.action
         return
+    normal = environments_to_choose(treatment)
     chosen = decisions.env(treatment, normal) if normal else ""
     if not chosen:
         listed = treatment.diagnosis.facts.listed or {}
@@ -357,6 +357,9 @@ def _check_listed(treatment: Treatment, settings: Settings) -> None:
 def _ask_merchant(treatment: Treatment, run: Run, settings: Settings, decisions: Decisions) -> None:
     """Keep that WeChat sent its message to the merchant, or the operator the text; without either, it is left to a person."""
     facts, earlier = treatment.diagnosis.facts, treatment.diagnosis.verdict.asked
+    if earlier is not None and not all_causes()[treatment.diagnosis.verdict.cause].proof:
+        treatment.said = _("Only its rows can tell whether the merchant has done it.")
+        return
     by_wechat = OPEN_CLOUD in treatment.remedy.steps
     fresh = verdict_of(facts)
     letter = fresh.message if fresh is not None else None
@@ -371,8 +374,6 @@ def _ask_merchant(treatment: Treatment, run: Run, settings: Settings, decisions:
         ledger_with_runs(settings).note_asked(asked)
     treatment.state = RemedyState.WAITING if by_wechat or asked is not None else RemedyState.SKIPPED
     treatment.said = treatment.said if asked is None else asked.text
-    if earlier is not None and not all_causes()[treatment.diagnosis.verdict.cause].proof:
-        treatment.state = RemedyState.DONE  # only the rows themselves can tell
 
 
 # --- the rows that can run again --------------------------------------------------------------------------------
@@ -387,6 +388,12 @@ def ready_merchants(done: Iterable[Treatment], settings: Settings) -> tuple[Merc
     return Merchants(ready, whole.source, whole), {each.diagnosis.facts.code for each in retried}
 
 
+def new_file(file: Path) -> Path:
+    """Return this file, or where it exists the first with a number that does not: what an earlier `fix` wrote stays."""
+    numbered = (file.with_name(f"{file.stem}-{number}{file.suffix}") for number in itertools.count(2))
+    return next(each for each in itertools.chain([file], numbered) if not each.exists())
+
+
 def write_corrected(run: Run, done: Iterable[Treatment], settings: Settings) -> Path:
     """Write the rows that belong into another environment, with that one, as a list that corrects the run."""
     headers, columns = run.record.headers, columns_given(run)
@@ -399,8 +406,7 @@ def write_corrected(run: Run, done: Iterable[Treatment], settings: Settings) -> 
         kept = own if kept is None else kept | own
     folder = Path(settings.reports)
     folder.mkdir(parents=True, exist_ok=True)
-    names = itertools.chain([f"{run.id}-fixed.csv"], (f"{run.id}-fixed-{n}.csv" for n in itertools.count(2)))
-    file = next(folder / name for name in names if not (folder / name).exists())
+    file = new_file(folder / f"{run.id}-fixed.csv")
     rows[kept].to_csv(file, index=False, encoding="utf-8-sig", mode="x")
     return file
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,7 +14,7 @@ from tcb_ops.cli import Command, options
 from tcb_ops.errors import UsageError
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_list
-from tcb_ops.kinds import Kind, row_count
+from tcb_ops.kinds import row_count
 from tcb_ops.model import target_name
 
 if TYPE_CHECKING:
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
     from tcb_ops.run import Run, RunHandle
 
 
-_RETRIED, _FIXED = "links.retry", "links.fixed"
-"""The files of the links of a links run's retry and of its correction, without a number and .csv."""
+_RETRIED, _FIXED = Path("links.retry.csv"), Path("links.fixed.csv")
+"""The files of the links of a links run's retry and of its correction."""
 
 
 @click.command(cls=Command, usual="yes target where json")
@@ -55,7 +54,8 @@ def fix(command: RunCommand, run: str, kind: str | None) -> int:
     console, common, yes = command.console, command.common, command.which.yes
     asks, print_one = sys.stdin.isatty() and not yes, _nothing if common.json else console.print
     parent = find_run(run, command.settings, kind=kind)
-    _check_outputs(command, parent.record.kind)
+    if command.which.out is not None and not parent.record.kind.writes_links:
+        command.check_folder()
     with command.opened():
         settings = command.settings
         console.release()
@@ -81,7 +81,8 @@ def fix(command: RunCommand, run: str, kind: str | None) -> int:
         decisions = _Asking(command).decisions() if asks else Decisions()
         carry_out(listed, whole, settings, decisions, lambda treatment: print_one(treatment.end))
         if not listed:
-            print_one(_("Nothing is wrong."))
+            left = _("Nothing can be done here about the rows that are left.")
+            print_one(_("Nothing is wrong.") if whole.succeeded else left)
         runs: list[Run] = []
         try:
             runs.extend(_followed(command, handle) for handle in _again(command, whole, listed))
@@ -91,18 +92,6 @@ def fix(command: RunCommand, run: str, kind: str | None) -> int:
     if common.json:
         console.json(_summary(final, listed, runs))
     return 0 if final.succeeded else 1
-
-
-def _check_outputs(command: RunCommand, kind: Kind) -> None:
-    """Refuse a folder that the runs could not write to, before anything is called. Raises UsageError."""
-    if command.which.out is not None and not kind.writes_links:
-        command.check_folder()
-
-
-def _free(stem: str) -> Path:
-    """Return the name of a new file: the links of an earlier `fix` stay."""
-    names = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
-    return next(file for name in names if not (file := Path(f"{name}.csv")).exists())
 
 
 def _nothing(_part: object) -> None:
@@ -147,7 +136,7 @@ def _plan(listed: Sequence[Treatment], lang: Lang) -> Iterator[RenderableType]:
 def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterator[RunHandle]:
     """Start the runs of the rows whose cause has gone: a retry, and an upload of those that belong into another environment."""
     from tcb_ops import api
-    from tcb_ops.features.health.fix import corrected, ready_merchants
+    from tcb_ops.features.health.fix import corrected, new_file, ready_merchants
     from tcb_ops.features.health.remedies import RemedyState
     from tcb_ops.lists.batch import facts_line
     from tcb_ops.model import Outcome
@@ -161,14 +150,14 @@ def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterat
         if record.kind.changes_store:
             scope = scope_of_rows(run.of_merchants(merchants).tallies(), Outcome.retriable())
             command.ask_confirmation(record.kind, scope, _("At most {text}", text=scope.text))
-        out = _free(_RETRIED) if record.kind.writes_links else command.reports
+        out = new_file(_RETRIED) if record.kind.writes_links else command.reports
         yield api.start_retry(run.id, merchants, codes=sorted(codes), out=out, **command.options)
     if moved:
         with corrected(run, moved, settings) as batch:
             text = _("{file} has the rows with the environment that is meant.")
             command.console.info(text.format(file=batch.source))
             if record.kind.writes_links:
-                yield api.start_links(batch, out=_free(_FIXED), **command.options)
+                yield api.start_links(batch, out=new_file(_FIXED), **command.options)
                 return
             command.ask_confirmation(record.kind, scope_of_list(batch), facts_line(batch))
             yield api.start_upload(batch, out=command.reports, **command.options)

@@ -292,6 +292,19 @@ def test_what_was_asked_about_one_environment_is_not_done_by_success_in_another(
     assert list(ledger_with_runs(settings).asked(settings.run_target)) == [("wxtea", "halted")]
 
 
+def test_no_environment_is_chosen_for_an_audit_which_has_no_rows(open_token_server, type_command):
+    server = open_token_server(
+        [TEA, TEA_TEST, BOOKS, CAKE], environments=[SimulatedEnvironment("tea-2", foreign=True)]
+    )
+    server.list_merchants(TEA, TEA_TEST, BOOKS)
+    assert type_command("audit")[0] == 1
+    whole, listed = fix.treatments(tcb.open_run(kind="audit", settings=server.settings), server.settings)
+    fix.carry_out(listed, whole, server.settings, Decisions(env=lambda _treatment, envs: envs[0]))
+    (treatment,) = listed
+    assert (treatment.state, treatment.env) == (RemedyState.SKIPPED, "tea-2")
+    assert "merchants file" in treatment.said.en
+
+
 def test_an_account_of_two_environments_is_reset_once(open_token_server):
     full = SimulatedAccount("wxtea", daily_limit=5, used=5)
     server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[full])

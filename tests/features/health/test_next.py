@@ -27,6 +27,7 @@ from tcb_ops.settings import load_settings
 
 NO_CLOUD = Fault(env=BOOKS.env, errcode=85088)
 WRONG_PATH = Fault(path="banner/0.png", env=TEA.env, errcode=40097)
+NO_CLOUDBASE = SimulatedAccount("wxbooks", cloud=False)
 LIMITS = ("--backoff", "0.01", "--slow-wait", "0.05", "--patience", "10")
 
 
@@ -263,6 +264,36 @@ def test_merchants_that_were_asked_wait_and_then_are_ready(open_token_server, ty
     assert facts_of(ready) == ("ready", run.id, 1, 1)
     assert BOOK_SHOP.name in ready["text"]
     assert typed(ready["command"], *LIMITS) == 0
+    assert steps() == []
+
+
+def test_who_was_asked_from_an_audit_waits_until_the_environment_is_healthy(open_token_server, type_command):
+    server = open_token_server([TEA_SHOP, TEA_SHOP_TEST, BOOK_SHOP], accounts=[NO_CLOUDBASE])
+    server.list_merchants(TEA_SHOP, TEA_SHOP_TEST, BOOK_SHOP)
+
+    def steps():
+        return json.loads(type_command("next", "--json")[1])["next"]
+
+    def fixed():
+        whole, listed = fix.treatments(tcb.open_run(kind="audit", settings=server.settings), server.settings)
+        fix.carry_out(listed, whole, server.settings, Decisions(agrees=lambda *_about: True))
+
+    assert type_command("audit", *LIMITS)[0] == 1
+    assert [each["step"] for each in steps()] == ["newly_broken"]
+    fixed()
+    (waiting,) = steps()
+    audit = tcb.open_run(kind="audit", settings=server.settings).id
+    assert (facts_of(waiting), f"tcb-ops fix {audit} " in waiting["command"]) == (
+        ("waiting", audit, 1, 1),
+        True,
+    )
+    tcb.call("wxbooks", "simulator/confirm", settings=server.settings)
+    assert type_command("audit", *LIMITS, "--new-run")[0] == 1
+    assert [each["step"] for each in steps()] == ["waiting"], (
+        "an audit does not see that a message was confirmed"
+    )
+    fixed()
+    assert type_command("audit", *LIMITS, "--new-run")[0] == 0
     assert steps() == []
 
 
