@@ -292,6 +292,20 @@ def test_what_was_asked_about_one_environment_is_not_done_by_success_in_another(
     assert list(ledger_with_runs(settings).asked(settings.run_target)) == [("wxtea", "halted")]
 
 
+def test_what_was_asked_is_done_when_another_cause_has_taken_its_place_and_is_removed(open_token_server):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    run, settings = failed_run(server, [BOOKS]), server.settings
+    whole, listed = fix.treatments(run, settings)
+    fix.carry_out(listed, whole, settings, Decisions())
+    tcb.call("wxbooks", "simulator/confirm", settings=settings)
+    tcb.call("wxbooks", OPEN_CLOUD.interface, settings=settings)
+    assert list(ledger_with_runs(settings).asked(settings.run_target)) == [("wxbooks", "no_cloud")]
+    whole, listed = fix.treatments(run, settings)
+    fix.carry_out(listed, whole, settings, Decisions(agrees=lambda *_about: True))
+    assert [each.state for each in listed] == [RemedyState.DONE]
+    assert ledger_with_runs(settings).asked(settings.run_target) == {}
+
+
 def test_no_environment_is_chosen_for_an_audit_which_has_no_rows(open_token_server, type_command):
     server = open_token_server(
         [TEA, TEA_TEST, BOOKS, CAKE], environments=[SimulatedEnvironment("tea-2", foreign=True)]
