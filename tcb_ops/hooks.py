@@ -261,6 +261,7 @@ class StoredHooks(Hooks):
         [LedgerReader, RunRecord],
         tuple[list[LaterChange], tuple[str, dict[Outcome, int]] | None, Text | None],
     ]
+    changed_by: Callable[[LedgerReader, RunRecord], list[LaterChange]]
     changed_lines: Callable[[LedgerReader, RunRecord], dict[int, tuple[Kind, str]]]
     check_beside: Callable[[Ledger, Kind, RunSettings, Settings], Callable[[LedgerReader, int], None] | None]
     panel: Callable[[Worker, PanelContext, RunMonitor], Any]

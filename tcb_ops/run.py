@@ -24,6 +24,7 @@ from tcb_ops.hooks import (
     DiagnosisHooks,
     StoredHooks,
     WorkbookHooks,
+    hooks,
 )
 from tcb_ops.i18n import Joined, Text, _, as_list, pgettext, verbatim
 from tcb_ops.ledger.records import Tally
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from tcb_ops.engine.session import RunSession
     from tcb_ops.ledger.ledger import Ledger
     from tcb_ops.ledger.reader import LedgerReader
-    from tcb_ops.ledger.records import RowRecord, RunRecord, TimelineBucket
+    from tcb_ops.ledger.records import LaterChange, RowRecord, RunRecord, TimelineBucket
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.export import Report
     from tcb_ops.reports.findings import Findings
@@ -520,6 +521,11 @@ class Run:
         Needs pyarrow, the extra `analysis`.
         """
         return needed(ArrowHooks).stream(self._reader, self.record, self.settings, requested_schema)
+
+    def changed_by(self) -> Sequence[LaterChange]:
+        """Return the later runs that undid, deleted or overwrote files of this upload, the newest first; no rows are counted."""
+        run, stored = self._reader.run(self.id), hooks(StoredHooks)
+        return stored.changed_by(self._reader, run) if stored is not None and run.kind.sends_files else ()
 
     def overview(self) -> RunSummary:
         """Return the run's current summary, with one query: counts, causes and merchants that agree with one another."""

@@ -275,7 +275,7 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
     ledger = ledger_with_runs(settings)
     name = run.id if isinstance(run, Run) else _run_of_report(run)
     kinds = None
-    if kind != ANY_KIND:
+    if name == "latest" and kind != ANY_KIND:
         kinds = [kind_named(kind)] if kind else [each for each in all_kinds() if each.main]
     try:
         record = ledger.run(name, settings.run_target, kinds)
@@ -292,7 +292,7 @@ def find_run(run: str | Run, settings: Settings, parameter: str = "run", kind: s
                 listing=quoted(command(settings, "runs"))
             ),
         )
-    if name == "latest" and kind != ANY_KIND:
+    if kinds is not None:
         from tcb_ops.ledger.run_view import merged_run
 
         whole = merged_run(ledger, record)

@@ -350,8 +350,9 @@ def _show_state(console: Console, run: Run, *, final: bool) -> None:
 
     if final:
         console.info(_("Run {id}: {counts}", id=named(run.record), counts=counts_line(run.outcomes)))
-    for line in change_lines(run.overview().changed_by, run.settings.zone):
-        console.warn(line)
+    if changes := run.changed_by():
+        for line in change_lines(changes, run.settings.zone):
+            console.warn(line)
 
 
 @click.command("open", cls=Command, usual="print kind target")

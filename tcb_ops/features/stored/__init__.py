@@ -123,6 +123,7 @@ FEATURE = Feature(
         ),
         StoredHooks(
             after_upload=_queries.after_upload,
+            changed_by=_queries.changes_of_own,
             changed_lines=_queries.changed_lines,
             check_beside=_specs.check_beside,
             panel=_panel.StoredFiles,

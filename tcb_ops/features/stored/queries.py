@@ -32,9 +32,7 @@ def after_upload(
 
     And a sentence about the files that it replaced, if caches may still show them.
     """
-    # The files of a retry that stored none are the upload's: nothing of its own was changed.
-    stored = not run.parent or not STORED_OUTCOMES.isdisjoint(reader.counts(run))
-    changes = later_changes(reader, run) if stored else []
+    changes = changes_of_own(reader, run)
     if reader.only is not None:
         return changes, None, None
     cached = None if changes or run.finished_at is None else _still_cached(reader, run)
@@ -60,6 +58,13 @@ def _still_cached(reader: LedgerReader, run: RunRecord) -> Text | None:
         sum(files for _seconds, files in times),
         time=time_cached(max(times)[0]),
     )
+
+
+def changes_of_own(reader: LedgerReader, run: RunRecord) -> list[LaterChange]:
+    """Return the later runs that changed files of an upload, as `later_changes` does; none of a retry that stored none."""
+    # Its files are the upload's: nothing of its own was changed.
+    stored = not run.parent or not STORED_OUTCOMES.isdisjoint(reader.counts(run))
+    return later_changes(reader, run) if stored else []
 
 
 def later_changes(

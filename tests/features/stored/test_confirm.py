@@ -193,7 +193,8 @@ def test_links_and_tokens_stay_secret(open_workspace, tmp_path):
 
 
 def changes(run):
-    return [(change.kind, change.run, change.files, change.of) for change in run.overview().changed_by]
+    assert run.changed_by() == run.overview().changed_by
+    return [(change.kind, change.run, change.files, change.of) for change in run.changed_by()]
 
 
 @pytest.mark.parametrize("where", ["sqlite", "postgresql"])
