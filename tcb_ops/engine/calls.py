@@ -143,6 +143,10 @@ class CallContext(RunContext):
 class Runner(Protocol):
     """What works on the rows of a run, in this process or others."""
 
+    @property
+    def has_begun_rows(self) -> bool:
+        """Whether rows have begun, and how they ended is not recorded."""
+
     async def work(self) -> None:
         """Work until all rows have ended. Raises TcbOpsError if the run stops."""
 

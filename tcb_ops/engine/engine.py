@@ -159,6 +159,11 @@ class Engine:
         # Rows that a damaged ledger holds, but no longer finds by environment, were never worked on.
         self._context.ledger.check_rows(self._run, sum(self._writer.counts.values()))
 
+    @property
+    def has_begun_rows(self) -> bool:
+        """Whether rows have begun, and how they ended is not recorded."""
+        return bool(self._writer.uncommitted) or self._registry.has_begun_rows
+
     def interrupt(self) -> None:
         """End the session: calls in flight have GRACE seconds to end, all other rows stay pending."""
         self._stop(interrupted())

@@ -180,6 +180,11 @@ class LaneRegistry:
         )
         self._shared = {key: number for key, number in numbers.items() if number > 1}
 
+    @property
+    def has_begun_rows(self) -> bool:
+        """Whether rows have begun and not ended."""
+        return any(lane.tasks for app in self.apps.values() for lane in app.lanes)
+
     def make_next(self, most: int) -> Iterator[Lane]:
         """Make the lanes of the next environments."""
         for _ in range(min(most, len(self.coming))):

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from tcb_ops.engine.calls import RunContext, Runner
@@ -32,7 +33,11 @@ class RunSession:
 
     def __init__(self, context: RunContext) -> None:
         """Start working. The caller holds the run's lock, and may release it when `wait` has returned."""
-        self._context, self._run, self._ledger = context, context.run, context.ledger
+        self._ledger = context.ledger
+        self._run = (
+            self._ledger.resume(context.run, context.runtime.now()) if context.resumed else context.run
+        )
+        self._context = replace(context, run=self._run)
         self._links: LinksFile | None = None
         self._news = threading.Condition()
         self._newest: Progress | None = None
@@ -40,6 +45,8 @@ class RunSession:
         self._cancelled = False
         self._exit_code = 130
         self._engine: Runner | None = None
+        self._left_begun = True
+        """Whether rows began without a recorded end; until the engine has ended, they may."""
         self.expired_links = 0
         """Number of links that had expired when links.csv was written."""
         if self._run.kind.writes_links:
@@ -52,8 +59,6 @@ class RunSession:
                 records = self._ledger.records(self._run, frozenset({Outcome.LINKED}))
                 linked = (record[1] for batch in records for record in batch)
                 self._ledger.reopen(self._run, self._links.lost(linked, self._context.runtime.now()))
-        if self._run.stopped is not None:
-            self._ledger.stop(self._run, None)  # that was an earlier session
         done = self._ledger.counts(self._run) if context.resumed else {}
         self.done_before = sum(rows for outcome, rows in done.items() if outcome is not Outcome.PENDING)
         """Number of rows that earlier sessions had done."""
@@ -146,7 +151,8 @@ class RunSession:
         if isinstance(error, InterruptedRunError):
             error.exit_code = self._exit_code
         with suppress(LedgerError):
-            self._ledger.stop(self._run, stop_reason(error))
+            now = self._context.runtime.now()
+            self._ledger.stop(self._run, stop_reason(error), now if self._left_begun else None)
         return _with_next(error, self._run, self._context.settings)
 
     async def _interrupt(self) -> None:
@@ -163,7 +169,10 @@ class RunSession:
                     self._engine = context.runner(context, self._show)
                 if self._cancelled:
                     self._engine.interrupt()
-                await self._engine.work()
+                try:
+                    await self._engine.work()
+                finally:
+                    self._left_begun = self._engine.has_begun_rows
         finally:
             await context.tokens.aclose()
             if self._links is not None:

@@ -69,8 +69,8 @@ _ERRNOS = {
     sqlite3.SQLITE_CANTOPEN: errno.EACCES,
 }
 """What SQLite says in English only, by its primary code."""
-SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?
-    WHERE number = ?"""
+SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?,
+    newest_run = (SELECT MAX(number) FROM runs) WHERE number = ?"""
 _WRITE_CHANGE = WRITE_END.replace(" WHERE ", f", {REPLACED} WHERE ")
 _PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"
 

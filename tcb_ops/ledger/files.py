@@ -54,7 +54,7 @@ class StoredFile:
     agrees: bool = True
     """Whether the row that left what is there says the same; if not, the table or the row is damaged."""
     pending: tuple[str, ...] = ()
-    """Unfinished runs with a pending row for the path, newer than the last change: a call may be under way."""
+    """Unfinished runs with a pending row for the path, at work after the last change: a call may be later than it."""
     restoring: bool = False
     """Whether one of them, or the run in doubt, may put another file there: an undo."""
 
@@ -186,12 +186,17 @@ _AT_ROW = (
 )
 _DOUBT = f"""
     INSERT INTO files (store, path, uploaded, doubt) SELECT envs.store, rows.path, FALSE, rows.run FROM {_OF_ROW}
-    WHERE rows.run = ? AND rows.line = ? {{}}
+    WHERE rows.run = ? AND {{}}
     ON CONFLICT (store, path) DO UPDATE SET doubt = excluded.doubt"""
+_DOUBT_ROW = _DOUBT.format("rows.line = ? {}")
+DOUBT_PENDING = _DOUBT.format("rows.place = ? AND rows.outcome = 'pending' {}")
+"""Notes a doubt about the paths of an environment's pending rows; `{}`: which."""
 _AFTER_CALLS = "AND EXISTS (SELECT 1 FROM runs WHERE number = rows.run AND upload_calls > 0)"
 """A run that has called the store; the first call of an upload is one for a link."""
 _FOUND = f"UPDATE files SET looked = ?, found = ? WHERE {_AT_ROW} AND {{}}"
 _ANYTHING = "'' = ?"
+UNCERTAIN = frozenset({Outcome.FAILED, Outcome.REFUSED, Outcome.NOT_ATTEMPTED})
+"""The ends of rows that may have changed their paths without a confirmation; see `may_have_stored`."""
 _OF_SAME_FILE = "md5 = ?"
 _UNCONTRADICTED = f"'' = ? AND found IN ({sql_list(['', *sorted(Outcome.successes())])})"
 """A failure, or a file of which only the name was looked at, says less than a finding that contradicts the table."""
@@ -211,6 +216,7 @@ def note_what_else(connection: Connection, run: RunRecord, ends: Sequence[RowEnd
     """Write what ends say of their paths besides `changing`: doubts, what was found, and whose file an undo put back."""
     kind = run.kind
     statements = defaultdict[str, list[tuple[Any, ...]]](list)
+    has_called = _AFTER_CALLS if kind.sends_files and run.cut_off is None else ""
     undone = set[int]()
     if run.settings.undoes:
         listed = run.settings.of
@@ -218,9 +224,9 @@ def note_what_else(connection: Connection, run: RunRecord, ends: Sequence[RowEnd
         undone = {number for (number,) in connection.execute(query, listed)}
     for end in ends:
         at = (run.number, end.line)
-        if kind.changes_store and end.outcome in {Outcome.FAILED, Outcome.REFUSED}:
-            if may_have_stored(end.reason, end.attempts, run.settings):
-                statements[_DOUBT.format(_AFTER_CALLS if kind.sends_files else "")].append(at)
+        if kind.changes_store and end.outcome in UNCERTAIN:
+            if may_have_stored(end, run.settings, run.cut_off):
+                statements[_DOUBT_ROW.format(has_called)].append(at)
             if end.outcome is Outcome.FAILED:
                 statements[_FOUND.format(_UNCONTRADICTED)].append(
                     (run.number, str.__str__(Outcome.FAILED), *at, "")
@@ -240,9 +246,7 @@ def says_more(run: RunRecord, ends: Sequence[RowEnd]) -> bool:
     """Return whether `note_what_else` has something to write."""
     kind = run.kind
     if kind.changes_store:
-        return bool(run.settings.undoes) or any(
-            end.outcome in {Outcome.FAILED, Outcome.REFUSED} for end in ends
-        )
+        return bool(run.settings.undoes) or any(end.outcome in UNCERTAIN for end in ends)
     return bool(kind.findings_of_files)
 
 
@@ -303,15 +307,14 @@ def stored_file(
 ) -> StoredFile:
     """Return the file of a record of FILE_COLUMNS.
 
-    `names`: runs by their numbers. `pending`: rows, as (number, id of the run, restoring).
+    `names`: runs by their numbers. `pending`: rows, as (number of the newest run when theirs was at work, its id, restoring).
     """
     run, line, uploaded, changed, changed_at, md5, size, file_id, *headers, doubt, looked, found, agrees = (
         record
     )
     content_type, cache_control, source, etag = (text or "" for text in headers)
-    newest = max(changed or 0, doubt or 0)
-    newer = [(run_id, restoring) for number, run_id, restoring in pending if number > newest]
     nobody = RunName("", pruned=False, restores=False)
+    newer = [(run_id, restoring) for newest_run, run_id, restoring in pending if newest_run >= (changed or 0)]
     return StoredFile(
         names.get(run, nobody).id,
         line or 0,

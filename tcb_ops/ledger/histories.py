@@ -185,7 +185,7 @@ class FileReader(LedgerConnection):
     ) -> dict[tuple[int, str], list[tuple[int, str, bool]]]:
         """Return the pending rows of unfinished runs that change the store, by (store, path): a call may be under way.
 
-        Each is (number of the run, its id, whether it may put another file there), the oldest run first.
+        Each is (number of the newest run when theirs was last at work, its id, whether it may put another file there).
         """
         condition = "changes_store AND target = ? AND finished_at IS NULL AND number <> ?"
         runs = {run.number: run for run in self.stored_runs(condition, (target, leave_out))}
@@ -200,8 +200,9 @@ class FileReader(LedgerConnection):
             AND rows.place = envs.no AND {any_of("rows.path", paths)} AND rows.outcome = 'pending' ORDER BY rows.run"""
         pending: dict[tuple[int, str], list[tuple[int, str, bool]]] = {}
         for store, path, number in self.fetch(query, (*runs, *stores, *paths)):
-            run = (number, runs[number].id, _restores(runs[number].kind))
-            pending.setdefault((store, path), []).append(run)
+            run = runs[number]
+            at_work = (max(run.newest_run, number), run.id, _restores(run.kind))
+            pending.setdefault((store, path), []).append(at_work)
         return pending
 
 

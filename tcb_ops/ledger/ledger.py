@@ -23,7 +23,7 @@ from tcb_ops.hooks import ClusterHooks
 from tcb_ops.i18n import _, as_list, ngettext
 from tcb_ops.kinds import MissingKind
 from tcb_ops.ledger.connections import Connection
-from tcb_ops.ledger.files import FORGET, REPLACED_CACHED, note_what_else, replay, says_more
+from tcb_ops.ledger.files import DOUBT_PENDING, FORGET, REPLACED_CACHED, note_what_else, replay, says_more
 from tcb_ops.ledger.locks import hold
 from tcb_ops.ledger.reader import SUMS, LedgerReader
 from tcb_ops.ledger.records import (
@@ -144,12 +144,15 @@ class Ledger(LedgerReader):
         """End the pending rows of environments, in one transaction; return how many, by outcome."""
         alike: dict[tuple[Outcome, str], list[tuple[Any, ...]]] = {}
         for closing in closings:
-            others = f"AND line NOT IN ({sql_list(closing.in_flight)})" if closing.in_flight else ""
+            others = f"AND rows.line NOT IN ({sql_list(closing.in_flight)})" if closing.in_flight else ""
             values = (*end_values(closing.end), run.number, closing.environment.number)
             alike.setdefault((closing.end.outcome, others), []).append(values)
         ended = Counter[Outcome]()
         with self.writing() as connection:
             for (outcome, others), values_of_each in alike.items():
+                if run.changes_store and run.cut_off is not None:
+                    places = [values[-2:] for values in values_of_each]
+                    connection.cursor().executemany(DOUBT_PENDING.format(others), places)
                 done = connection.cursor()
                 done.executemany(
                     f"{WRITE_END} AND place = ? AND outcome = 'pending' {others}", values_of_each
@@ -190,13 +193,28 @@ class Ledger(LedgerReader):
             if self.file is not None:
                 connection.execute("PRAGMA shrink_memory")  # the pages that it keeps: 4 MB
 
-    def stop(self, run: RunRecord, reason: Detail | None) -> None:
-        """Record why a session ended before its run was finished; None where one begins. The run stays unfinished."""
+    def stop(self, run: RunRecord, reason: Detail, cut_off: float | None = None) -> None:
+        """Record why a session ended before its run was finished, which stays unfinished.
+
+        `cut_off`: the Unix time, if calls were under way.
+        """
         with self.writing() as connection:
             connection.execute(
-                "UPDATE runs SET stopped = ? WHERE number = ? AND finished_at IS NULL",
-                (stored(reason), run.number),
+                "UPDATE runs SET stopped = ?, cut_off = COALESCE(cut_off, ?) WHERE number = ? AND finished_at IS NULL",
+                (stored(reason), cut_off, run.number),
             )
+
+    def resume(self, run: RunRecord, now: float) -> RunRecord:
+        """Note that another session begins, at a Unix time; return the run. One that was killed counts as cut off."""
+        with self.writing() as connection:
+            connection.execute(
+                """
+                UPDATE runs SET stopped = '', newest_run = (SELECT MAX(number) FROM runs),
+                    cut_off = CASE WHEN stopped = '' THEN COALESCE(cut_off, ?) ELSE cut_off END
+                WHERE number = ? AND finished_at IS NULL""",
+                (now, run.number),
+            )
+        return self.run(run.id)
 
     def forget(self, run: RunRecord) -> None:
         """Remove a run that was never started."""

@@ -93,6 +93,10 @@ class RunRecord(NewRun):
     finished_at: float | None = None
     stopped: Detail | None = None
     """Why the last session ended early; None when it did not."""
+    cut_off: float | None = None
+    """When a session ended with calls under way, or after a kill the next one began, in Unix seconds; None if none did."""
+    newest_run: int = 0
+    """The number of the newest run when this one last recorded something, or was resumed."""
     report: str = ""
     """Path of its newest report folder."""
     changes_store: bool = False
@@ -245,12 +249,15 @@ def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     return Outcome.in_order(counted)
 
 
-def may_have_stored(reason: Reason | None, attempts: int, settings: RunSettings) -> bool:
-    """Decide whether a row of an upload or undo that did not succeed may have stored its file.
+def may_have_stored(end: RowEnd, settings: RunSettings, cut_off: float | None) -> bool:
+    """Decide whether a row of an upload, undo or delete that did not succeed may have changed its path.
+
+    The first line that applies decides.
 
     ===========================================  ==========================  ========  ======
-    reason                                       the run asked the store     attempts  result
+    reason                                       the run asks the store      attempts  result
     ===========================================  ==========================  ========  ======
+    any, after the run was cut off               any                         any       yes
     no_answer, no_confirmation, etag_mismatch    any                         any       yes
     store_refused, refused                       no                          over 2    yes
     store_refused, refused                       yes                         over 3    yes
@@ -259,13 +266,16 @@ def may_have_stored(reason: Reason | None, attempts: int, settings: RunSettings)
     any                                                                                no
     ===========================================  ==========================  ========  ======
 
-    `attempts`: calls; a link and one upload are two, and to ask what is there takes one more. `settings`: the run's.
+    `attempts`: calls; a link and one upload are two, and to ask what is there takes one more. `settings`,
+    `cut_off`: the run's. Of one that was cut off, an earlier session may have made the call without recording it.
     """
-    if reason in {Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH}:
+    if cut_off is not None and end.ended_at is not None and end.ended_at >= cut_off:
+        return True
+    if end.reason in {Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH}:
         return True
     asks = bool(settings.backup or settings.undoes)
-    refused = reason in {Reason.STORE_REFUSED, Reason.REFUSED}
-    return attempts > 1 + asks + refused
+    refused = end.reason in {Reason.STORE_REFUSED, Reason.REFUSED}
+    return end.attempts > 1 + asks + refused
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from typing import Any
 
 from tcb_ops.model import Outcome
 
-VERSION = 18
+VERSION = 19
 """The schema's version."""
 UPGRADES: dict[int, tuple[str, ...]] = {}
-"""By the version of an older ledger: the statements that make it one of the next version. 18 is that of tcb-ops 0.1.0."""
+"""By the version of an older ledger: the statements that make it one of the next version. 19 is that of tcb-ops 0.1.0."""
 VERSION_TABLE = "tcb_ops"
 RUN_TABLES = ("rows", "sums", "envs", "exports", "partitions", "cluster_sessions")
 """Tables whose records belong to runs: `run` has the run's number."""
@@ -23,6 +23,9 @@ CREATE TABLE tcb_ops (version INTEGER NOT NULL PRIMARY KEY);
 
 -- A number that a removed run had is not given again: numbers are the order of creation.
 -- `changes_store`: whether its rows may change what is stored, or only look; known also where the kind's feature is missing.
+-- `newest_run`: the newest run when it last recorded something, or was resumed: a call for a pending row may be later than that run's.
+-- `cut_off`: when a session ended with calls under way; after a kill, when the next one began. Of a row that ends later, nobody
+-- knows whether it was sent before.
 CREATE TABLE runs (
     number {serial},
     id TEXT NOT NULL UNIQUE,
@@ -43,6 +46,8 @@ CREATE TABLE runs (
     created_at DOUBLE PRECISION NOT NULL,
     finished_at DOUBLE PRECISION,
     stopped {text},
+    cut_off DOUBLE PRECISION,
+    newest_run INTEGER DEFAULT 0 NOT NULL,
     report {text},
     undelivered {text},
     rows INTEGER NOT NULL,

@@ -386,6 +386,8 @@ class Coordinator:
         self._failures = self._partitions = 0
         self._show_again = 0.0
         """When counting the rows may cost time again."""
+        self.has_begun_rows = True
+        """Nobody knows what the workers had begun."""
 
     def interrupt(self) -> None:
         """End the session: workers stop within two seconds, all other rows stay pending."""

@@ -205,6 +205,9 @@ async def _work(context: RunContext, ledger: PartitionLedger, wait: float) -> No
             await asyncio.to_thread(renew_claim)
             if ledger.stopping:
                 raise interrupted()
+        if wait:  # nobody knows what the previous worker had begun
+            resumed = await asyncio.to_thread(ledger.resume, context.run, time.time())
+            context = replace(context, run=replace(context.run, cut_off=resumed.cut_off))
         async with context.runtime.transport(context.limits.concurrency) as transport:
             context = replace(context, check_lock=renew_claim)
             engines.append(Engine(context, transport, None, lambda _progress: None))

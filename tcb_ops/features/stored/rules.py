@@ -25,7 +25,7 @@ from tcb_ops.details import detail
 from tcb_ops.features.stored import StoredCode, StoredOutcome
 from tcb_ops.features.stored.backup import SavedFile
 from tcb_ops.i18n import Text
-from tcb_ops.ledger.files import OwnFile, StoredFile
+from tcb_ops.ledger.files import UNCERTAIN, OwnFile, StoredFile
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import Outcome, Want
 
@@ -153,20 +153,21 @@ def undo_step(now: str | None, ours: str, before: str | None, *, certain: bool =
 def may_be_stored(outcome: Outcome, saved: bool | None, *, doubtful: bool) -> bool:
     """Decide whether a row of an upload is part of its undo.
 
-    =========  ======  ========  ======
-    outcome    saved   doubtful  part
-    =========  ======  ========  ======
-    uploaded   any     any       yes
-    any        yes     any       yes
-    failed     –       yes       yes
-    refused    –       yes       yes
-    any other                    no
-    =========  ======  ========  ======
+    =============  ======  ========  ======
+    outcome        saved   doubtful  part
+    =============  ======  ========  ======
+    uploaded       any     any       yes
+    any            yes     any       yes
+    failed         –       yes       yes
+    refused        –       yes       yes
+    not attempted  –       yes       yes
+    any other                        no
+    =============  ======  ========  ======
 
     `saved`: whether the backup has a record for the row, which is written before the file is sent; None without a backup.
     `doubtful`: the file may be stored all the same.
     """
-    if saved is None and outcome in {Outcome.FAILED, Outcome.REFUSED}:
+    if saved is None and outcome in UNCERTAIN:
         return doubtful
     return outcome is Outcome.UPLOADED or bool(saved)
 

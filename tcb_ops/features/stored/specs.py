@@ -24,6 +24,7 @@ from tcb_ops.features.stored.run_settings import StoredRunSettings
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import Text, _, as_lines, as_sentences, ngettext
 from tcb_ops.kinds import Kind
+from tcb_ops.ledger.files import UNCERTAIN
 from tcb_ops.ledger.ledger import Ledger, taken
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import RowRecord, RunRecord, may_have_stored
@@ -37,7 +38,6 @@ from tcb_ops.start import StartOptions, unfinished_run
 
 LISTED = 20
 """Files that a message lists."""
-_DOUBTFUL = frozenset({Outcome.FAILED, Outcome.REFUSED})
 _EXPECTED: Mapping[Step, Outcome] = {
     Step.NEW: StoredOutcome.RESTORED,
     Step.REPLACED: StoredOutcome.RESTORED,
@@ -235,15 +235,14 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None) -> Run
     backup = Backup(Path(subject.settings.backup)) if subject.settings.backup else None
     records = backup if backup is not None and backup.folder.is_dir() else None
 
-    def is_meant(record: RowRecord) -> bool:
-        row, end = record.row, record.end
-        saved = None if records is None else records.record(row.line).exists()
-        doubtful = may_have_stored(end.reason, end.attempts, subject.settings)
-        return may_be_stored(end.outcome, saved, doubtful=doubtful)
+    def is_meant(record: RowRecord, run: RunRecord = subject) -> bool:
+        saved = None if records is None else records.record(record.row.line).exists()
+        doubtful = may_have_stored(record.end, run.settings, run.cut_off)
+        return may_be_stored(record.end.outcome, saved, doubtful=doubtful)
 
     runs = [subject, *ledger.retries(subject)]
-    retried = (record for run in runs[1:] for record in ledger.rows(run, outcomes=_DOUBTFUL))
-    doubtful = {record.row.line for record in retried if is_meant(record)}
+    retried = ((record, run) for run in runs[1:] for record in ledger.rows(run, outcomes=UNCERTAIN))
+    doubtful = {record.row.line for record, run in retried if is_meant(record, run)}
     warning = None
     if backup is None and (pending := sum(ledger.counts(run).get(Outcome.PENDING, 0) for run in runs)):
         warning = ngettext(

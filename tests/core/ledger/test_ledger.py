@@ -180,6 +180,71 @@ def test_a_run_that_has_finished_is_not_called_stopped(ledger):
     assert ledger.run(run.id).stopped is None
 
 
+# --- what a session may have sent without recording it ------------------------------------------------------------------
+
+PLACE = (PLACES[0].env, "4.png")
+
+
+def known(ledger: Ledger) -> Any:
+    return ledger.files(TARGET, [PLACE])[PLACE]
+
+
+def planned_then_overwritten(ledger: Ledger) -> RunRecord:
+    """A run that is at work, and a later one that has stored a file at one of its paths."""
+    run = planned(ledger)
+    ledger.record(run, [RowEnd(2, Outcome.UPLOADED, md5="m", ended_at=1.0)], Usage())
+    later = planned(ledger, run_id="20260101-090000-0002")
+    ledger.record(later, [RowEnd(4, Outcome.UPLOADED, md5="later", ended_at=2.0)], Usage())
+    assert (known(ledger).md5, known(ledger).is_known) == ("later", True)
+    return run
+
+
+def test_a_run_that_is_resumed_may_change_what_a_later_one_has_stored(ledger):
+    run = planned_then_overwritten(ledger)
+    ledger.stop(run, OUTAGE)
+    assert known(ledger).pending == (), "it had ended before"
+    ledger.resume(run, 3.0)
+    assert (known(ledger).pending, known(ledger).is_known) == ((run.id,), False)
+
+
+def test_a_run_that_still_records_rows_may_change_what_a_later_one_has_stored(ledger):
+    run = planned_then_overwritten(ledger)
+    ledger.record(run, [RowEnd(6, Outcome.UPLOADED, md5="m", ended_at=3.0)], Usage())
+    assert (known(ledger).pending, known(ledger).is_known) == ((run.id,), False)
+    ledger.record(run, [RowEnd(4, Outcome.NOT_ATTEMPTED, Reason.BREAKER, ended_at=4.0)], Usage())
+    assert (known(ledger).pending, known(ledger).is_known) == ((), True)
+
+
+@pytest.mark.parametrize(
+    ("ending", "cut_off"),
+    {
+        "killed": ((), 5.0),
+        "with nothing under way": ((OUTAGE,), None),
+        "with calls under way": ((OUTAGE, 4.0), 4.0),
+    }.values(),
+    ids=["killed", "with nothing under way", "with calls under way"],
+)
+def test_a_row_that_fails_after_a_cut_may_have_been_sent_before(ledger, ending, cut_off):
+    run = planned_then_overwritten(ledger)
+    if ending:
+        ledger.stop(run, *ending)
+    run = ledger.resume(run, 5.0)
+    assert run.cut_off == cut_off
+    ledger.record(run, [RowEnd(4, Outcome.FAILED, Reason.FILE_CHANGED, ended_at=6.0)], Usage())
+    assert known(ledger).doubt == ("" if cut_off is None else run.id)
+    ledger.stop(run, OUTAGE)
+    assert ledger.resume(run, 9.0).cut_off == cut_off, "the first cut counts"
+
+
+def test_rows_that_end_with_their_environment_after_a_cut_may_have_been_sent_before(ledger):
+    run = ledger.resume(planned_then_overwritten(ledger), 5.0)
+    stopped = RowEnd(0, Outcome.NOT_ATTEMPTED, Reason.BREAKER, errcode=85088, ended_at=6.0)
+    ledger.close_environments(run, [Closing(PLACES[0], stopped, (6,))])
+    files = ledger.files(TARGET, [(PLACES[0].env, f"{line}.png") for line in range(2, 12)])
+    doubts = {path: file.doubt for (_env, path), file in files.items() if file.doubt}
+    assert doubts == dict.fromkeys(("10.png", "4.png", "8.png"), run.id)
+
+
 def recorded(ledger: Ledger, *ends: tuple[int, float, Outcome]) -> RunRecord:
     run = planned(ledger)
     ledger.record(run, [RowEnd(line, outcome, ended_at=at) for line, at, outcome in ends], Usage())

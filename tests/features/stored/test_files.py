@@ -10,7 +10,8 @@ from stored_runs import confirm, stored, undo, upload_other
 from workspace import BOOKS, QUICK, TEA, cancel, many
 
 import tcb_ops as tcb
-from tcb_ops.errors import LedgerDamagedError, UsageError
+from tcb_ops.api import start_resume
+from tcb_ops.errors import CanaryError, LedgerDamagedError, UsageError
 from tcb_ops.features.simulator.faults import Fault, FaultStep, Reset
 from tcb_ops.features.stored.listing import COLUMNS
 from tcb_ops.ledger.ledger import Ledger
@@ -20,6 +21,10 @@ pytestmark = pytest.mark.slow
 TABLE = """
     SELECT store, path, run, line, uploaded, changed, md5, bytes, content_type, doubt, looked, found FROM files
     ORDER BY store, path"""
+
+
+def local_file(workspace, number):
+    return workspace.folder / "files" / f"{number}.bin"
 
 
 def known(workspace, what="", **options):
@@ -203,6 +208,35 @@ def test_a_run_is_not_resumed_where_the_table_differs_from_it(open_workspace, wa
     with pytest.raises(LedgerDamagedError) as caught:
         workspace.upload()
     assert "`tcb-ops files --repair`" in str(caught.value.fix)
+
+
+def test_what_was_under_way_at_an_interruption_is_in_doubt_if_it_cannot_be_sent_again(
+    open_workspace, wait_for
+):
+    slow = Fault(path="banner/1.png", step=FaultStep.STORE, delay=60)
+    workspace = open_workspace(many(TEA, rows=2), [slow])
+    handle = workspace.start_upload()
+    wait_for(lambda: handle.so_far().counts.get("uploaded") == 1 and workspace.sim.stats["store_calls"] == 2)
+    cancel(handle)
+    workspace.sim.play([])
+    local_file(workspace, 1).unlink()
+    run = start_resume(handle.id, settings=workspace.settings, limits=QUICK).wait()
+    assert (run.id, run.counts) == (handle.id, {"uploaded": 1, "failed": 1})
+    doubts = {path: line.file.doubt for (_env, path), line in known(workspace).items()}
+    assert doubts == {"banner/0.png": "", "banner/1.png": run.id}
+    workspace.sim.put(TEA.env, "banner/1.png", b"whoever sent it")
+    assert undo(workspace, run.id).counts == {"deleted": 1, "not_undoable": 1}
+
+
+def test_what_had_not_begun_at_a_stop_is_not_in_doubt(open_workspace):
+    refused = Fault(env=TEA.env, errcode=-501007)
+    workspace = open_workspace(many(TEA, BOOKS, rows=1), [refused])
+    with pytest.raises(CanaryError):
+        workspace.upload(canary=1)
+    local_file(workspace, 1).unlink()
+    run = start_resume(settings=workspace.settings, limits=QUICK, canary=0).wait()
+    assert run.counts == {"refused": 1, "failed": 1}
+    assert known(workspace) == {}, "nothing was sent to either path"
 
 
 def test_two_targets_have_files_of_their_own(open_workspace):

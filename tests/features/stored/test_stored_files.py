@@ -22,7 +22,7 @@ from tcb_ops.features.stored.rules import (
 )
 from tcb_ops.ledger.files import OwnFile, StoredFile
 from tcb_ops.ledger.records import may_have_stored
-from tcb_ops.model import Merchant, Outcome, Owner, Reason, RunSettings, Secret, Want
+from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd, RunSettings, Secret, Want
 from tcb_ops.wechat.cos import post_object
 from tcb_ops.wechat.local_files import open_file
 from tcb_ops.wechat.responses import ApiError, InvalidResponse, UnsafeLink
@@ -143,35 +143,49 @@ def test_what_a_delete_wants(file, want):
         (Outcome.FAILED, False, True, False),
         (Outcome.FAILED, None, True, True),
         (Outcome.FAILED, None, False, False),
+        (Outcome.NOT_ATTEMPTED, None, True, True),
+        (Outcome.NOT_ATTEMPTED, None, False, False),
+        (Outcome.UNCHANGED, None, True, False),
     ],
 )
 def test_which_rows_are_part_of_an_undo(outcome, saved, doubtful, part):
     assert may_be_stored(outcome, saved, doubtful=doubtful) is part
 
 
+NOW = 1_764_036_000.0
+
+
 @pytest.mark.parametrize(
-    ("reason", "attempts", "settings", "doubtful"),
+    ("reason", "attempts", "settings", "cut_off", "doubtful"),
     [
-        (Reason.NO_ANSWER, 1, RunSettings(), True),
-        (Reason.NO_CONFIRMATION, 2, RunSettings(), True),
-        (Reason.ETAG_MISMATCH, 2, RunSettings(backup="b"), True),
-        (Reason.STORE_REFUSED, 2, RunSettings(), False),
-        (Reason.STORE_REFUSED, 3, RunSettings(backup=""), True),
-        (Reason.STORE_REFUSED, 3, RunSettings(backup="b"), False),
-        (Reason.STORE_REFUSED, 4, RunSettings(backup="b"), True),
-        (Reason.REFUSED, 1, RunSettings(), False),
-        (Reason.REFUSED, 3, RunSettings(), True),
-        (Reason.FILE_CHANGED, 1, RunSettings(), False),
-        (Reason.FILE_CHANGED, 2, RunSettings(), True),
-        (Reason.FILE_CHANGED, 2, RunSettings(backup="b"), False),
-        (StoredReason.BACKUP_FAILED, 2, RunSettings(backup="b"), False),
-        (StoredReason.BACKUP_FAILED, 3, RunSettings(backup="b"), True),
-        (StoredReason.BACKUP_DAMAGED, 1, RunSettings(undoes="20261127-1"), False),
-        (None, 0, RunSettings(), False),
+        (Reason.NO_ANSWER, 1, RunSettings(), None, True),
+        (Reason.NO_CONFIRMATION, 2, RunSettings(), None, True),
+        (Reason.ETAG_MISMATCH, 2, RunSettings(backup="b"), None, True),
+        (Reason.STORE_REFUSED, 2, RunSettings(), None, False),
+        (Reason.STORE_REFUSED, 3, RunSettings(backup=""), None, True),
+        (Reason.STORE_REFUSED, 3, RunSettings(backup="b"), None, False),
+        (Reason.STORE_REFUSED, 4, RunSettings(backup="b"), None, True),
+        (Reason.REFUSED, 1, RunSettings(), None, False),
+        (Reason.REFUSED, 3, RunSettings(), None, True),
+        (Reason.FILE_CHANGED, 1, RunSettings(), None, False),
+        (Reason.FILE_CHANGED, 2, RunSettings(), None, True),
+        (Reason.FILE_CHANGED, 2, RunSettings(backup="b"), None, False),
+        (Reason.BREAKER, 0, RunSettings(), None, False),
+        (Reason.BREAKER, 2, RunSettings(), None, True),
+        (Reason.FILE_CHANGED, 0, RunSettings(), NOW, True),
+        (Reason.NO_TOKEN, 0, RunSettings(), NOW - 1, True),
+        (Reason.REFUSED, 1, RunSettings(), NOW + 1, False),
+        (StoredReason.BACKUP_FAILED, 2, RunSettings(backup="b"), None, False),
+        (StoredReason.BACKUP_FAILED, 3, RunSettings(backup="b"), None, True),
+        (StoredReason.BACKUP_DAMAGED, 1, RunSettings(undoes="20261127-1"), None, False),
+        (None, 0, RunSettings(), None, False),
     ],
 )
-def test_which_failed_rows_may_have_stored_their_files(reason, attempts, settings, doubtful):
-    assert may_have_stored(reason, attempts, settings) is doubtful
+def test_which_rows_without_success_may_have_changed_their_paths(
+    reason, attempts, settings, cut_off, doubtful
+):
+    end = RowEnd(2, Outcome.FAILED, reason, attempts=attempts, ended_at=NOW)
+    assert may_have_stored(end, settings, cut_off) is doubtful
 
 
 SHOP = Merchant("wxtea", "茶", "tea-1")
