@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import ExitStack, suppress
 from itertools import islice
@@ -197,17 +196,12 @@ class Run:
 
     def tallies_to_retry(self, path: str = "") -> list[Tally]:
         """Return rows that a retry would send, counted as in `tallies`; `path`: only with this part of a path."""
-        from tcb_ops.engine.plan import rows_to_retry
+        from tcb_ops.engine.plan import tallies_to_retry
 
         if not path and not self.has_retries:
             return [tally for tally in self.tallies() if tally.outcome.retried]
-        rows: Counter[tuple[str, str, str, Outcome, Any, Any, str]] = Counter()
-        for record in rows_to_retry(self._ledger, self.record, path):
-            row, end = record.row, record.end
-            merchant = row.appid, row.merchant, row.env
-            if self._reader.only is None or (row.appid, row.env) in self._reader.only:
-                rows[*merchant, end.outcome, end.reason, end.errcode, end.store_code] += 1
-        return [Tally(*key, count) for key, count in rows.items()]
+        tallies, only = tallies_to_retry(self._ledger, self.record, path), self._reader.only
+        return [tally for tally in tallies if only is None or (tally.appid, tally.env) in only]
 
     @checked
     def planned_bytes(self, outcomes: frozenset[Outcome]) -> int:

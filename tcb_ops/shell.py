@@ -56,6 +56,9 @@ _CALLS = {
     "notify": "tcb.notify({arguments})",
 }
 
+_OF_RETRIES = {"--errcode": "codes", "--where": "where"}
+"""Options of `retry` that may be repeated, with the arguments."""
+
 
 def as_call(command: str) -> str:
     """Return the call of Python (`import tcb_ops as tcb`) that does what a suggested command does; else the command.
@@ -64,6 +67,7 @@ def as_call(command: str) -> str:
     tcb-ops upload … --resume ID              tcb.resume('ID')
     tcb-ops runs, errcodes ID, retry ID, …    tcb.runs(), …
     tcb-ops retry ID --target URL             tcb.retry('ID', target='URL')
+    tcb-ops retry ID --errcode 85088          tcb.retry('ID', codes=['85088'])
     any other, such as a resume with a list   as it is
     ========================================  ===============================
     """
@@ -73,4 +77,7 @@ def as_call(command: str) -> str:
     if run == "--resume":
         verb, run = "resume", options[run]
     named = [f"{name}={options[f'--{name}']!r}" for name in ("target", "cluster") if f"--{name}" in options]
+    for option, name in _OF_RETRIES.items() if verb == "retry" else ():
+        if values := [value for word, value in pairwise(words) if word == option]:
+            named.append(f"{name}={values!r}")
     return _CALLS[verb].format(arguments=", ".join([repr(run), *named])) if verb in _CALLS else command

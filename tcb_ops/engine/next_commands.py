@@ -95,11 +95,13 @@ def list_of(run: RunRecord) -> list[str]:
     return [listed or "LIST", *run.selection.words()]  # a placeholder, if it was no file
 
 
-def retry(settings: Settings, run: RunRecord, actions: Sequence[NextAction] = ()) -> list[str]:
+def retry(
+    settings: Settings, run: RunRecord, actions: Sequence[NextAction] = (), narrow: Sequence[str] = ()
+) -> list[str]:
     """Compose the command that retries a finished run's rows that did not succeed.
 
-    `actions`: about their codes; where the list itself has some wrong, only the others are retried. A run whose URLs are not
-    kept is sent again instead, without the rows that are stored.
+    `actions`: about their codes; where the list itself has some wrong, only the others are retried. `narrow`: options that choose
+    some of the rows. A run whose URLs are not kept is sent again instead, without the rows that are stored.
     """
     if run.settings.signed is not None:
         words = [*list_of(run), "--root", without_dots(run.root), *upload_options(run)]
@@ -108,7 +110,7 @@ def retry(settings: Settings, run: RunRecord, actions: Sequence[NextAction] = ()
     helped = [action.group.code for action in actions if action.actions and not action.in_list]
     codes = helped if any(action.in_list for action in actions) else []
     only = (word for code in codes for word in ("--errcode", code.removesuffix(COMPONENT_MARK)))
-    return command(settings, "retry", run.id, *only, *pace(run.settings), target=run.target)
+    return command(settings, "retry", run.id, *only, *narrow, *pace(run.settings), target=run.target)
 
 
 def fixed_list(settings: Settings, run: RunRecord) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -26,12 +27,23 @@ from tcb_ops.ledger.histories import corrections_of, merged_runs
 from tcb_ops.ledger.ledger import Ledger, taken
 from tcb_ops.ledger.locks import host_name, operator_name
 from tcb_ops.ledger.reader import LedgerReader
-from tcb_ops.ledger.records import EnvRecord, NewRun, RowRecord, RunRecord, resumed_within
+from tcb_ops.ledger.records import EnvRecord, NewRun, RowRecord, RunRecord, Tally, resumed_within
 from tcb_ops.ledger.run_view import RunView
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.lists.row_files import as_they_are, source_check
-from tcb_ops.model import Listener, Merchant, Outcome, Owner, Row, RunSettings, Secret, Selection, target_name
+from tcb_ops.model import (
+    Listener,
+    Merchant,
+    Outcome,
+    Owner,
+    Reason,
+    Row,
+    RunSettings,
+    Secret,
+    Selection,
+    target_name,
+)
 from tcb_ops.secrets import masked
 from tcb_ops.settings import Settings
 
@@ -387,6 +399,15 @@ def rows_to_retry(ledger: LedgerReader, run: RunRecord, path: str = "") -> Itera
     numbers = [each.number for each in corrections if each.number > run.number]
     view = RunView(ledger, run, ledger.retries(run))
     return view.rows(run, outcomes=Outcome.retriable(), path=path, lines_not_of=numbers)
+
+
+def tallies_to_retry(ledger: LedgerReader, run: RunRecord, path: str = "") -> list[Tally]:
+    """Count the rows of `rows_to_retry`, as `Run.tallies` does."""
+    rows: Counter[tuple[str, str, str, Outcome, Reason | None, int | None, str]] = Counter()
+    for record in rows_to_retry(ledger, run, path):
+        row, end = record.row, record.end
+        rows[row.appid, row.merchant, row.env, end.outcome, end.reason, end.errcode, end.store_code] += 1
+    return [Tally(*key, count) for key, count in rows.items()]
 
 
 def retry_spec(

@@ -110,6 +110,14 @@ def test_a_folder_in_a_files_place_is_named_on_windows(tmp_path, monkeypatch):
             "tcb-ops upload --resume 1201-abcd --cluster local:2 --target simulator",
             "tcb.resume('1201-abcd', target='simulator', cluster='local:2')",
         ),
+        "some-rows": (
+            "tcb-ops retry 1201-abcd --errcode 85088 --errcode 45009 --where appid=wxtea --concurrency 8",
+            "tcb.retry('1201-abcd', codes=['85088', '45009'], where=['appid=wxtea'])",
+        ),
+        "where-of-another-command": (
+            "tcb-ops why 1201-abcd --where region=x",
+            "tcb.open_run('1201-abcd').why()",
+        ),
         "a-resume-with-its-list": (
             "tcb-ops upload list.csv --on-bad skip --resume 1201-abcd",
             "tcb-ops upload list.csv --on-bad skip --resume 1201-abcd",

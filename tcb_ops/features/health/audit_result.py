@@ -16,19 +16,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from tcb_ops.catalogue import ERRCODE, all_reasons
 from tcb_ops.engine.next_commands import quoted, retry
-from tcb_ops.engine.plan import rows_to_retry
+from tcb_ops.engine.plan import tallies_to_retry
 from tcb_ops.engine.stop_errors import stop_text
 from tcb_ops.errors import RunNotFoundError
 from tcb_ops.features.health import HEALTHY, UNHEALTHY, AuditCode
 from tcb_ops.features.health.audit_calls import PERMISSIONS, QUOTA
+from tcb_ops.features.health.open_rows import lies_in_merchant, open_rows, retries_of
 from tcb_ops.features.health.settings import kept_by_audit
 from tcb_ops.features.health.verdicts import presumed
 from tcb_ops.formatting import shown
 from tcb_ops.frames import Lines, Tabular
-from tcb_ops.i18n import CommandText, Lang, Text, _
+from tcb_ops.i18n import Lang, Text, _
 from tcb_ops.kinds import environment_count
 from tcb_ops.ledger.reader import LedgerReader
-from tcb_ops.ledger.records import Asked, RunRecord
+from tcb_ops.ledger.records import Asked, RunRecord, Tally
 from tcb_ops.lists.table import APPID_NAMES, ENV_NAMES, Columns, Line, named_columns, read_lines
 from tcb_ops.model import Outcome, Problem
 from tcb_ops.reports.findings import FindingLine, FindingSection
@@ -165,6 +166,18 @@ class Finding:
         return finding
 
 
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Merchants that were asked and are healthy now, while rows of a run wait for it."""
+
+    asked: tuple[Asked, ...]
+    run: RunRecord
+    rows: tuple[Tally, ...]
+    """Those that ended by a cause in the merchant or its environment."""
+    words: list[str]
+    """The command that runs these rows again."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class AuditResult(Tabular):
     """An audit and its changes since the previous one. Every environment that is not healthy is in exactly one list."""
@@ -188,8 +201,7 @@ class AuditResult(Tabular):
     """Those of the healthy environment with the fewest calls left; None if no limit is known."""
     first_of_month: bool = True
     """Whether no audit of the same month is before it: then a lasting note is made again."""
-    ready: tuple[tuple[Asked, CommandText], ...] = ()
-    """Merchants that were asked and are healthy now, while rows wait for it; with the command that runs the rows."""
+    ready: tuple[Ready, ...] = ()
     damage: Text | None = None
     """Why an earlier audit could not be read; None if it could."""
 
@@ -254,7 +266,7 @@ class AuditResult(Tabular):
             "recovered": [{name: getattr(line, name) for name in about} for line in self.recovered],
             "ready": [
                 {name: getattr(asked, name) for name in ("appid", "merchant", "run", "at", "operator")}
-                for asked, _again in self.ready
+                for asked in dict.fromkeys(asked for ready in self.ready for asked in ready.asked)
             ],
             "fewest_link_calls": self.fewest_link_calls,
             "not_checked": dict(self.not_checked),
@@ -283,19 +295,18 @@ class AuditResult(Tabular):
             FindingLine(line.merchant, line.env, "", _("was {before}", before=line.before))
             for line in self.recovered
         ]
-        ready: dict[CommandText, list[FindingLine]] = {}
-        for asked, again in self.ready:
-            line = FindingLine(asked.merchant or asked.appid, "", None, appid=asked.appid)
-            ready.setdefault(again, []).append(line)
         sections = [
             *(
                 FindingSection(
                     _("Asked and ready"),
-                    lines,
+                    [
+                        FindingLine(each.merchant or each.appid, "", None, appid=each.appid)
+                        for each in ready.asked
+                    ],
                     action=_("They were asked, and have done it. Run their rows again:"),
-                    command=again,
+                    command=quoted(ready.words),
                 )
-                for again, lines in ready.items()
+                for ready in self.ready
             ),
             _section(_("Newly broken"), self.new),
             FindingSection(_("Recovered"), recovered),
@@ -381,23 +392,30 @@ def audit_result(
 
 def _ready(
     reader: LedgerReader, audit: RunRecord, asked: Iterable[Asked], settings: Settings
-) -> Iterator[tuple[Asked, CommandText]]:
-    """Yield what healthy merchants were asked for whose rows did not succeed, with the command that runs the rows again.
+) -> Iterator[Ready]:
+    """Yield what healthy merchants were asked for whose rows did not succeed by a cause in them, for each retry of such rows.
 
     An audit tells nothing of a merchant that was asked after it.
     """
     tallies = reader.tallies(audit)
     broken = {tally.appid for tally in tallies if tally.outcome is not HEALTHY}
+    healthy = {tally.appid for tally in tallies} - broken
+    of_runs = defaultdict[str, list[Asked]](list)
     for each in asked:
-        asked_at = datetime.fromisoformat(each.at).timestamp()
-        if asked_at > audit.created_at or each.appid not in {tally.appid for tally in tallies} - broken:
-            continue
+        if each.appid in healthy and datetime.fromisoformat(each.at).timestamp() <= audit.created_at:
+            of_runs[each.run].append(each)
+    for run_id, waiting in of_runs.items():
         try:
-            run = reader.ledger.run(each.run)
+            run = reader.ledger.run(run_id)
         except RunNotFoundError:  # pruned
             continue
-        if any(record.row.appid == each.appid for record in rows_to_retry(reader.ledger, run)):
-            yield each, quoted(retry(settings, run))
+        rows, appids = open_rows(tallies_to_retry(reader.ledger, run)), {each.appid for each in waiting}
+        chosen = [each for each in rows if each.appid in appids and all(map(lies_in_merchant, rows[each]))]
+        for retried in retries_of(chosen, rows):
+            again = tuple(tally for each in retried.rows for tally in rows[each])
+            who = {tally.appid for tally in again}
+            asked_for = tuple(each for each in waiting if each.appid in who)
+            yield Ready(asked_for, run, again, retry(settings, run, narrow=retried.words))
 
 
 def _month(audit: RunRecord, settings: Settings) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlencode
 from tcb_ops import api
 from tcb_ops.catalogue import all_causes
 from tcb_ops.errors import RefusedError, TcbOpsError, TransportError
+from tcb_ops.features.health.open_rows import OpenRows, Retry, open_rows, retries_of
 from tcb_ops.features.health.remedies import (
     CREATE_ENV,
     LOOK,
@@ -34,12 +35,12 @@ from tcb_ops.interface_calls import call
 from tcb_ops.ledger.locks import HeldError, hold, operator_name
 from tcb_ops.ledger.records import LETTER, MESSAGE, Asked
 from tcb_ops.lists.batch import Batch
-from tcb_ops.lists.merchants import Merchants, read_merchants
+from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.lists.table import LIST_COLUMNS
 from tcb_ops.model import Merchant, Owner, Secret
 from tcb_ops.run import Run
 from tcb_ops.settings import Settings
-from tcb_ops.start import ledger_with_runs
+from tcb_ops.start import find_run, ledger_with_runs
 
 SHORT = 60.0
 """Seconds that are waited for an environment to become NORMAL."""
@@ -379,13 +380,14 @@ def _ask_merchant(treatment: Treatment, run: Run, settings: Settings, decisions:
 # --- the rows that can run again --------------------------------------------------------------------------------
 
 
-def ready_merchants(done: Iterable[Treatment], settings: Settings) -> tuple[Merchants, set[str]]:
-    """Return the merchants whose rows can be retried, as the merchants file has them, and the codes of these rows."""
-    retried = [each for each in done if not each.moved]
-    whole = read_merchants(settings.merchants)
-    environments = {(each.merchant.appid, each.merchant.env) for each in retried}
-    ready = [line for line in whole if (line.appid, line.env) in environments]
-    return Merchants(ready, whole.source, whole), {each.diagnosis.facts.code for each in retried}
+def retries(run: Run, done: Iterable[Treatment], settings: Settings) -> list[Retry]:
+    """Return the retries of the rows whose cause has gone, and of no others."""
+    chosen = {
+        OpenRows(each.diagnosis.facts.code, each.merchant.appid, each.merchant.env)
+        for each in done
+        if not each.moved
+    }
+    return retries_of(chosen, open_rows(find_run(run.id, settings).tallies_to_retry()))
 
 
 def new_file(file: Path) -> Path:

@@ -136,22 +136,26 @@ def _plan(listed: Sequence[Treatment], lang: Lang) -> Iterator[RenderableType]:
 def _again(command: RunCommand, run: Run, listed: Sequence[Treatment]) -> Iterator[RunHandle]:
     """Start the runs of the rows whose cause has gone: a retry, and an upload of those that belong into another environment."""
     from tcb_ops import api
-    from tcb_ops.features.health.fix import corrected, new_file, ready_merchants
+    from tcb_ops.features.health.fix import corrected, new_file, retries
+    from tcb_ops.features.health.open_rows import open_rows
     from tcb_ops.features.health.remedies import RemedyState
     from tcb_ops.lists.batch import facts_line
+    from tcb_ops.lists.merchants import read_merchants
     from tcb_ops.model import Outcome
     from tcb_ops.preflight import scope_of_list, scope_of_rows
 
     done = [each for each in listed if each.state is RemedyState.DONE]
     record, settings = run.record, command.settings
     moved = [each for each in done if each.moved]
-    if len(moved) < len(done):
-        merchants, codes = ready_merchants(done, settings)
+    for retried in retries(run, done, settings):
+        merchants = read_merchants(settings.merchants, retried.where)
         if record.kind.changes_store:
-            scope = scope_of_rows(run.of_merchants(merchants).tallies(), Outcome.retriable())
+            rows = open_rows(run.of_merchants(merchants).tallies_to_retry())
+            tallies = [tally for each in retried.rows for tally in rows.get(each, ())]
+            scope = scope_of_rows(tallies, Outcome.retriable())
             command.ask_confirmation(record.kind, scope, _("At most {text}", text=scope.text))
         out = new_file(_RETRIED) if record.kind.writes_links else command.reports
-        yield api.start_retry(run.id, merchants, codes=sorted(codes), out=out, **command.options)
+        yield api.start_retry(run.id, merchants, codes=retried.codes, out=out, **command.options)
     if moved:
         with corrected(run, moved, settings) as batch:
             text = _("{file} has the rows with the environment that is meant.")

@@ -11,17 +11,17 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Unpack
 
 from tcb_ops.arguments import checked
-from tcb_ops.catalogue import Scope, errcode
 from tcb_ops.engine import next_commands
 from tcb_ops.engine.plan import Choice, choose, undone_uploads
 from tcb_ops.features.health import HEALTHY
 from tcb_ops.features.health.audit import audited, newest_audit
+from tcb_ops.features.health.open_rows import OpenRows, lies_in_merchant, open_rows, retries_of
 from tcb_ops.features.health.remedies import remedy_of
 from tcb_ops.features.health.verdicts import presumed
 from tcb_ops.frames import Lines, Tabular
 from tcb_ops.i18n import CommandText, Lang, Text, _, as_list, in_python, ngettext
 from tcb_ops.kinds import MissingKind
-from tcb_ops.ledger.records import Asked, RunRecord, Tally, count_outcomes
+from tcb_ops.ledger.records import RunRecord, Tally, count_outcomes
 from tcb_ops.model import Outcome, Reason, target_name
 from tcb_ops.reports.explanations import run_title, why
 from tcb_ops.run import Run
@@ -30,6 +30,7 @@ from tcb_ops.shell import as_call
 from tcb_ops.start import TargetOptions, existing_ledger, merchants_for, settings_for
 
 if TYPE_CHECKING:
+    from tcb_ops.features.health.audit_result import AuditResult
     from tcb_ops.ledger.ledger import Ledger
     from tcb_ops.lists.merchants import Merchants
     from tcb_ops.reports.summary import Cause
@@ -176,17 +177,17 @@ class _Reading:
         steps, under_way = self._of_unfinished(records, undone, now)
         newest = newest_audit(self.settings)
         audit = None if newest is None else self._whole(newest)
-        if audit is not None:
-            steps += self._of_audit(audit, {each.id for each in records if each.kind.of_merchants})
+        result = None if audit is None else audited(audit)
+        if result is not None:
+            steps += self._of_audit(result, {each.id for each in records if each.kind.of_merchants})
         latest = next((record for record in records if record.kind.main), None)
         if latest is None:
             return steps
         run = self._whole(latest)
         if run.record.finished_at is not None and not {run.id, *run.record.retries} & (under_way | undone):
-            ready = {each.run for each in steps if each.step is StepCode.READY}
-            rows = self._of_rows(run, audit)
-            # The command of merchants that are ready runs these rows, too.
-            steps += [each for each in rows if each.step is not StepCode.GONE or run.id not in ready]
+            ready = () if result is None else result.ready
+            told = [tally for each in ready if each.run.id == run.id for tally in each.rows]
+            steps += self._of_rows(run, audit, open_rows(told))
         return steps
 
     def _of_unfinished(
@@ -223,16 +224,10 @@ class _Reading:
             steps.append(StepToTake(StepCode.OLDER, text, next_commands.quoted(words), "", 0, 0))
         return steps, under_way
 
-    def _of_audit(self, audit: Run, audits: Container[str]) -> Iterator[StepToTake]:
-        result, record = audited(audit), audit.record
-        ready = defaultdict[str, list[Asked]](list)
-        for asked, _again in result.ready:
-            ready[asked.run].append(asked)
-        for run_id, asked_for in ready.items():
-            run, appids = self._whole(self.ledger.run(run_id)), {asked.appid for asked in asked_for}
-            rows = [tally for tally in run.tallies() if tally.appid in appids and tally.outcome.retried]
-            words = [*next_commands.retry(self.settings, run.record), *self._where]
-            yield _step(StepCode.READY, words, run.record, rows)
+    def _of_audit(self, result: AuditResult, audits: Container[str]) -> Iterator[StepToTake]:
+        record = result.run
+        for ready in result.ready:
+            yield _step(StepCode.READY, ready.words, ready.run, ready.rows)
         if new := [finding.cause for finding in result.new if finding.asked is None]:
             words = self._about(record, _verb(cause.code for cause in new))
             yield _step(StepCode.NEWLY_BROKEN, words, record, new)
@@ -246,8 +241,8 @@ class _Reading:
             if missed := [name for name in record.undelivered if name in receivers(self.settings)]:
                 yield _step(StepCode.UNDELIVERED, words, record, (), receivers=as_list(missed, _NAMES))
 
-    def _of_rows(self, run: Run, audit: Run | None) -> Iterator[StepToTake]:
-        """Yield the steps about a run's rows that did not succeed."""
+    def _of_rows(self, run: Run, audit: Run | None, ready: Container[OpenRows]) -> Iterator[StepToTake]:
+        """Yield the steps about a run's rows that did not succeed, without those of merchants that are ready."""
         asked = self.ledger.asked(self.settings.run_target).values()
         healthy = set() if audit is None else self._healthy_since(run, audit)
         groups = defaultdict[StepCode, list[tuple[Tally, str]]](list)
@@ -257,17 +252,29 @@ class _Reading:
                 continue
             about = {run.id, presumed(cause.code)}
             step = step_of_rows(
-                of_merchant=_lies_in_merchant(tally),
+                of_merchant=lies_in_merchant(tally),
                 healthy=(tally.appid, tally.env) in healthy,
                 asked=any(each.appid == tally.appid and about & {each.run, each.cause} for each in asked),
             )
             groups[step].append((tally, cause.code))
-        retry = next_commands.retry(self.settings, run.record)
+        gone = groups.pop(StepCode.GONE, [])
+        yield from self._of_gone(run.record, [tally for tally, _code in gone], ready)
         for step, ended in groups.items():
             codes = list(dict.fromkeys(code for _tally, code in ended))
-            words = [*retry, *self._where] if step is StepCode.GONE else self._about(run.record, _verb(codes))
             rows = [tally for tally, _code in ended]
+            words = self._about(run.record, _verb(codes))
             yield _step(step, words, run.record, rows, codes=as_list(codes, _NAMES))
+
+    def _of_gone(
+        self, run: RunRecord, gone: Iterable[Tally], ready: Container[OpenRows]
+    ) -> Iterator[StepToTake]:
+        """Yield the steps about a run's rows whose cause has gone."""
+        gone_rows = {each: of for each, of in open_rows(gone).items() if each not in ready}
+        rows = open_rows(Run(self.ledger, run, self.settings).tallies_to_retry())
+        for retried in retries_of(gone_rows, rows):
+            words = next_commands.retry(self.settings, run, narrow=retried.words)
+            tallies = [tally for each in retried.rows for tally in gone_rows[each]]
+            yield _step(StepCode.GONE, words, run, tallies)
 
     def _healthy_since(self, run: Run, audit: Run) -> set[tuple[str, str]]:
         """Return the environments that an audit found healthy which began after the run's last rows there, as (appid, env)."""
@@ -309,10 +316,3 @@ def _step(
 def _verb(codes: Iterable[str]) -> str:
     """Return the command that does something about one of the codes, or that says who must."""
     return "fix" if any(remedy_of(presumed(code)).retries for code in codes) else "why"
-
-
-def _lies_in_merchant(tally: Tally) -> bool:
-    """Return whether rows ended by a cause in the merchant or its environment, about which an audit asks."""
-    if tally.errcode:
-        return errcode(tally.errcode).scope in {Scope.ENV, Scope.APPID}
-    return tally.reason is not None and (tally.reason is Reason.NO_TOKEN or tally.reason.of_environment)

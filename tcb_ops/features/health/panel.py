@@ -18,6 +18,7 @@ from tcb_ops.features.health.remedies import Choice, RemedyState
 from tcb_ops.features.health.verdicts import grouped
 from tcb_ops.i18n import Lang, Text, _, as_lines, as_list, pgettext
 from tcb_ops.kinds import Kind, environment_count, merchant_count
+from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.panels.context import PanelContext
 from tcb_ops.panels.controls import ActionButton, Menu, Worker, html_area, show, tick_box
 from tcb_ops.panels.html import esc
@@ -179,9 +180,10 @@ class RemedyMenu(Menu):
             start = api.start_links if run.record.kind.writes_links else api.start_upload
             self._monitor.start(lambda options: start(batch, **options))
             return
-        merchants, codes = fix.ready_merchants(done, settings)
+        (retried,) = fix.retries(run, done, settings)  # the rows have one code
+        merchants = read_merchants(settings.merchants, retried.where)
         self._monitor.start(
-            lambda options: api.start_retry(run.id, merchants, codes=sorted(codes), **options)
+            lambda options: api.start_retry(run.id, merchants, codes=retried.codes, **options)
         )
 
 

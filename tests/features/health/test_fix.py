@@ -150,6 +150,27 @@ def test_the_quota_is_cleared_ten_times_a_month_at_most(open_token_server, type_
     assert answer["counts"] == {"linked": 1, "refused": 1}
 
 
+def test_no_other_row_with_the_codes_that_run_again_is_sent(open_token_server, type_command):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE])
+    server.sim.play([Fault(path="a.png", errcode=-501003), Fault(path="b.png", errcode=48004)])
+    run, settings = failed_run(server, [TEA, BOOKS], names=("a.png", "b.png")), server.settings
+    for appid, cause in (("wxtea", "package_used"), ("wxbooks", "account_restricted")):
+        at = "2026-12-01T10:00:00+08:00"
+        asked = Asked(settings.run_target, appid, cause, "", run.id, "li", LETTER, at)
+        ledger_with_runs(settings).note_asked(asked)
+    server.sim.play([])
+    _code, causes, answer, _err = typed_causes(type_command, "--yes")
+    assert {place: each["state"] for place, each in causes.items()} == {
+        ("wxtea", "-501003"): "done",
+        ("wxtea", "48004"): "skipped",
+        ("wxbooks", "-501003"): "skipped",
+        ("wxbooks", "48004"): "done",
+    }
+    retried = [row.row for each in answer["runs"] for row in tcb.open_run(each, settings=settings).rows()]
+    assert [(row.appid, row.path) for row in retried] == [("wxtea", "a.png"), ("wxbooks", "b.png")]
+    assert answer["counts"] == {"linked": 2, "refused": 2}
+
+
 def test_rows_of_a_wrong_environment_are_corrected_and_not_retried(open_token_server, type_command):
     server = open_token_server(
         [TEA, TEA_TEST, BOOKS, CAKE], environments=[SimulatedEnvironment("tea-2", foreign=True)]
