@@ -32,16 +32,19 @@ _ENCODINGS = 3
 
 _NAMES = (
     r"access_token|refresh_token|verify_ticket|secret(?:_?key)?|q-signature|q-ak|x-cos-security-token"
-    r"|cos_file_id|x-cos-meta-fileid|authorization|(?<![a-z])(?:token|signature|sign)"
+    r"|cos_file_id|x-cos-meta-fileid|authorization|auth(?:orization)?_?code|(?<![a-z])(?:token|signature|sign)"
 )
+_QUOTE = r"\\*[\"']"  # escaped where JSON is a text of JSON
 _NAMED = re.compile(
     rf"(?P<name>(?:{_NAMES}))(?:"
-    r"(?P<named>[\"']?\s*(?:=|%3D)\s*[\"']?|[\"']\s*:\s*[\"'])[^\s\"'&,;<>{}]+"
+    rf"(?P<named>(?:{_QUOTE})?\s*(?:=|%3D)\s*(?:{_QUOTE})?|{_QUOTE}\s*:\s*{_QUOTE})[^\s\"'&,;<>{{}}]+"
     r"|(?P<colon>\s*:\s*)[^\s\"'&,;<>{}]{16,})",
     re.IGNORECASE,
 )
+_MARKED = re.compile(r"((?:ticket|token|code)(?:@|%40){3})[^\s\"'&,;<>{}]+", re.IGNORECASE)
+"""How tickets, refresh tokens and codes of an authorization begin, under any name."""
 _QUERY = re.compile(r"(https?://[^\s?\"'<>]+\?)[^\s\"'<>]+", re.IGNORECASE)
-_HINT = re.compile(r"[=?:]|%3[Dd]")
+_HINT = re.compile(r"[=?:]|%3[Dd]|@@@|%40")
 
 _ESCAPED = re.compile(r"(?:%|\\u00|\\x)([0-9A-Fa-f]{2})|\\([\"\\/])")
 _FOLDED = str.maketrans(string.ascii_uppercase + "-_", string.ascii_lowercase + "+/")
@@ -59,6 +62,7 @@ def redact(text: str, secrets: Iterable[Secret] = (), public: Iterable[str] = ()
     the same percent-encoded, in Base64, in other case      likewise
     a value after `access_token=`, `"token":"` and so on    the value
     a long value after `authorization: ` and so on          the value
+    what follows `ticket@@@`, `token@@@` or `code@@@`       the rest of the value
     a URL's query                                           the query
     ======================================================  =======================
 
@@ -73,7 +77,7 @@ def redact(text: str, secrets: Iterable[Secret] = (), public: Iterable[str] = ()
     text = redact_known(text, (secret.reveal() for secret in secrets), public)
     if not _HINT.search(text):
         return text
-    text = _QUERY.sub(rf"\1{MASK}", text)
+    text = _MARKED.sub(rf"\1{MASK}", _QUERY.sub(rf"\1{MASK}", text))
     return _NAMED.sub(lambda m: f"{m['name']}{m['named'] or m['colon']}{MASK}", text)
 
 

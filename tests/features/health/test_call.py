@@ -149,6 +149,10 @@ def test_what_hides_a_secret():
         "info": [{"pre_auth_code": "x", "name": "茶"}],
         "download_url": "https://a.b/c?sign=1234567890abcdef",
         "old_tokens": ["defg"],
+        "request": {
+            "request_body": '{"authorization_code":"hijk"}',
+            "request_url": "/a?pre_auth_code=lmno&x=1",
+        },
         "authorization_info": {"authorizer_appid": "wxtea"},
         "errmsg": "ok",
         "url": "",
@@ -158,5 +162,5 @@ def test_what_hides_a_secret():
     assert shown["info"][0]["name"] == "茶"
     assert shown["authorization_info"]["authorizer_appid"] == "wxtea"
     assert [shown[key] for key in ("errmsg", "url", "count")] == ["ok", "", 3]
-    for text in ("abc", "'x'", "1234567890abcdef", "defg"):
+    for text in ("abc", "'x'", "1234567890abcdef", "defg", "hijk", "lmno"):
         assert text not in repr(shown)
