@@ -63,7 +63,7 @@ def write_into(
 ) -> Path:
     """Write a copy of the run's workbook, with result, reason, what to do and file_id beside each row; return its path.
 
-    `dest` None: beside the original, with a name ending in 结果 or result. `links`: one more column. `warn` is called before anything is written if
+    `dest` None: beside the original, with a name ending in 结果 or result. `links`: one more column, which only the owner of the copy may read. `warn` is called before anything is written if
     the copy will lack something. Raises UsageError if `original` is not the run's list or `dest` exists, StoppedError if
     the disk fails. An error leaves no file.
     """
@@ -78,7 +78,7 @@ def write_into(
     first, headers = _new_columns(sheet, listed, run, lang, links)
     _warn_of_lacking(original, dest, warn)
     _append(sheet, listed, first, headers, _texts(reader, run, lang, links))
-    with _new(dest) as part:
+    with _new(dest, private=links is not None) as part:
         _save(workbook, part)
     return dest
 
@@ -189,6 +189,7 @@ def split_workbook(
         names = _file_names(original.stem, list(lines_of), lang)
         title = _NOT_IN_SHEET_NAMES.sub("_", sheet.title)[:31].strip("'") or None
         for name, lines in zip(names, lines_of.values(), strict=True):
+            (part / name).touch(0o666 if links is None else 0o600)
             with new_workbook(part / name) as divided:
                 copied = divided.add_worksheet(title)
                 Tables(divided, str).write(copied, cells(listed.header_line), map(cells, lines))
@@ -451,9 +452,12 @@ def _free(dest: Path) -> None:
 
 
 @contextmanager
-def _new(dest: Path) -> Iterator[Path]:
-    """Yield an empty file that becomes `dest` at the end. Raises UsageError if somebody has made one of that name meanwhile."""
-    with _disk_errors(dest), replacing(dest) as part:
+def _new(dest: Path, *, private: bool = False) -> Iterator[Path]:
+    """Yield an empty file that becomes `dest` at the end. Raises UsageError if somebody has made one of that name meanwhile.
+
+    `private`: only its owner may read it.
+    """
+    with _disk_errors(dest), replacing(dest, private=private) as part:
         yield part
         _free(dest)
 

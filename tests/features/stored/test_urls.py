@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import os
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -164,5 +165,7 @@ def test_a_colleagues_workbook_has_a_column_of_links_on_request(open_cli):
     assert cli("report", "--into", "list.xlsx", "--urls", "--split-by", "env", "--out", "copies").code == 0
     (copied,) = (cli.folder / "copies").iterdir()
     assert "http" in openpyxl.load_workbook(copied).active.cell(2, len(head)).value
+    for file in (cli.folder / "copy.xlsx", copied) if os.name != "nt" else ():
+        assert file.stat().st_mode & 0o777 == 0o600
     links = stored[-1].partition("sign=")[2][:12].encode()
     assert not any(links in file.read_bytes() for file in cli.folder.glob("tcb-ops.db*") if file.is_file())
