@@ -192,6 +192,7 @@ def cause_of(facts: Facts) -> str:
         (presumed_now, presumed_now in {"component_token", "component_refused"}),
         ("component_token", facts.own and presumed_now == "token_stale"),
         (rows, rows in {"component_token", "component_refused"} and not works),
+        ("passed", rows == "component_quota" and well and left != 0),
         ("component_quota", rows == "component_quota" or (facts.own and left == 0)),
         ("revoked", isinstance(info, Issue) and info.code == "61003" and not facts.own),
         ("passed", rows == "revoked" and well),
