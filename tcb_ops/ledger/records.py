@@ -37,6 +37,7 @@ class Asked:
     run: str
     """The id of the run whose rows wait for it."""
     operator: str
+    """Empty: WeChat told that it was asked in the last 24 hours, not by whom."""
     how: str
     """`message`, which WeChat sent, or `letter`, which the operator sent."""
     at: str
@@ -50,6 +51,11 @@ class Asked:
         if self.how == MESSAGE:
             text = _(
                 "Asked on {day} by {operator} (a message from WeChat, at most one in 24 hours). No confirmation seen yet."
+            )
+        if not self.operator:
+            text = _(
+                "Asked already, in the 24 hours before {day}, by someone else or an earlier call (a message from WeChat, at most "
+                "one in 24 hours). No confirmation seen yet."
             )
         return text.format(day=self.at[:16].replace("T", " "), operator=self.operator)
 

@@ -147,7 +147,8 @@ class Finding:
         if known is not None:
             remark = _("until {day}", day=known.until)
         elif self.asked is not None:
-            remark = _("asked on {day} by {operator}", day=self.asked.at[:10], operator=self.asked.operator)
+            by_whom = _("asked on {day} by {operator}") if self.asked.operator else _("asked by {day}")
+            remark = by_whom.format(day=self.asked.at[:10], operator=self.asked.operator)
         note = known.note if known else ""
         return FindingLine(cause.merchant, cause.env, cause.code, remark, note, cause.appid)
 

@@ -366,12 +366,13 @@ def _ask_merchant(treatment: Treatment, run: Run, settings: Settings, decisions:
     letter = fresh.message if fresh is not None else None
     sent = by_wechat or (letter is not None and decisions.sent(treatment, letter))
     asked = earlier
-    if sent and treatment.errcode != ASKED_TODAY:  # whoever asked today did not do it with this ledger
+    # Whoever asked today did not do it with this ledger, or got no answer.
+    is_told = treatment.errcode == ASKED_TODAY
+    if sent and not (is_told and earlier is not None):
         merchant, cause = treatment.merchant, treatment.diagnosis.verdict.cause
         at, how = datetime.now(settings.zone).isoformat(timespec="seconds"), MESSAGE if by_wechat else LETTER
-        asked = Asked(
-            settings.run_target, merchant.appid, cause, merchant.name, run.id, operator_name(), how, at
-        )
+        who = "" if is_told else operator_name()
+        asked = Asked(settings.run_target, merchant.appid, cause, merchant.name, run.id, who, how, at)
         ledger_with_runs(settings).note_asked(asked)
     treatment.state = RemedyState.WAITING if by_wechat or asked is not None else RemedyState.SKIPPED
     treatment.said = treatment.said if asked is None else asked.text

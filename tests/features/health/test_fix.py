@@ -9,13 +9,14 @@ from dataclasses import replace
 
 import pytest
 from failed_runs import CAKE, NO_CLOUD, failed_run
-from token_server import BOOKS, TEA, TEA_TEST
+from token_server import BOOKS, COMPONENT, TEA, TEA_TEST
 from workspace import QUICK
 
 import tcb_ops as tcb
 from tcb_ops.catalogue import all_causes
 from tcb_ops.features.health import fix
 from tcb_ops.features.health.fix import Decisions
+from tcb_ops.features.health.next_steps import StepCode
 from tcb_ops.features.health.remedies import (
     CLEAR_QUOTA,
     CREATE_ENV,
@@ -35,8 +36,11 @@ from tcb_ops.features.simulator.faults import (
     SimulatedEnvironment,
 )
 from tcb_ops.i18n import Lang
-from tcb_ops.ledger.records import LETTER, Asked
+from tcb_ops.ledger.records import LETTER, MESSAGE, Asked
+from tcb_ops.model import Merchant, Owner
 from tcb_ops.start import ledger_with_runs
+
+OWN = Merchant(COMPONENT.appid, "平台", "own-1", owner=Owner.PLATFORM)
 
 DECISIONS = [
     # step, errcode, status → state
@@ -279,6 +283,23 @@ def test_a_quota_that_somebody_has_reset_is_not_reset_again(open_token_server):
     assert server.sim.stats["clear_quota"] == 1
 
 
+def test_the_platforms_own_quota_that_somebody_has_reset_is_not_reset_again(open_token_server, type_command):
+    full = SimulatedAccount(COMPONENT.appid, daily_limit=5, used=5)
+    server = open_token_server([TEA, OWN], accounts=[full])
+    run = failed_run(server, [OWN], listed=[OWN])
+    assert [each.verdict.code for each in run.why()] == ["45009"]
+    plans = [fix.treatments(run, server.settings) for _operator in range(2)]
+    for whole, listed in plans:
+        assert [each.diagnosis.verdict.cause for each in listed] == ["component_quota"]
+        fix.carry_out(listed, whole, server.settings, Decisions())
+        assert [each.state for each in listed] == [RemedyState.DONE]
+    assert server.sim.stats["clear_quota"] == 1
+    code, causes, answer, _err = typed_causes(type_command, "--yes")
+    assert (code, answer["counts"]) == (0, {"linked": 1})
+    assert [each["cause"] for each in causes.values()] == ["passed"]
+    assert server.sim.stats["clear_quota"] == 1
+
+
 def test_what_was_asked_is_done_when_its_rows_have_succeeded_whatever_ran_them(
     open_token_server, type_command
 ):
@@ -377,15 +398,35 @@ def test_what_is_done_about_one_cause_confirms_nothing_about_another(open_token_
     assert list(ledger_with_runs(settings).asked(settings.target)) == [("wxtea", "halted")]
 
 
-def test_a_message_that_was_not_sent_with_this_ledger_is_not_noted_as_its_own(open_token_server):
-    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
-    run = failed_run(server, [BOOKS])
+def by_a_call(server, run):
     with pytest.raises(tcb.RefusedError, match="601049"):
         tcb.call("wxbooks", OPEN_CLOUD.interface, settings=server.settings)
+
+
+def by_a_fix_without_an_answer(server, run):
+    server.sim.play([Fault(step=FaultStep.CREATE_CLOUD_USER, reset=Reset.MIDDLE, calls=((1, 1),))])
     whole, listed = fix.treatments(run, server.settings)
     fix.carry_out(listed, whole, server.settings, Decisions())
-    assert (listed[0].state, listed[0].errcode) == (RemedyState.WAITING, -601026)
-    assert fix.treatments(run, server.settings)[1][0].diagnosis.verdict.asked is None
+    assert [each.state for each in listed] == [RemedyState.LATER]
+    assert ledger_with_runs(server.settings).asked(server.settings.run_target) == {}
+
+
+@pytest.mark.parametrize("ask", [by_a_call, by_a_fix_without_an_answer])
+def test_that_a_merchant_was_asked_elsewhere_is_noted_once_it_is_told(open_token_server, type_command, ask):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    run = failed_run(server, [BOOKS])
+    ask(server, run)
+    for _time in range(2):
+        whole, listed = fix.treatments(run, server.settings)
+        fix.carry_out(listed, whole, server.settings, Decisions())
+        assert (listed[0].state, listed[0].errcode) == (RemedyState.WAITING, -601026)
+    asked = fix.treatments(run, server.settings)[1][0].diagnosis.verdict.asked
+    assert (asked.operator, asked.how) == ("", MESSAGE)
+    assert "by someone else or an earlier call" in listed[0].end.en
+    assert [each.step for each in tcb.next_steps(settings=server.settings)] == [StepCode.WAITING]
+    out = type_command("audit")[1]
+    assert f"asked by {asked.at[:10]}" in out
+    assert "by someone else or an earlier call" in type_command("why")[1].replace("\n", " ")
 
 
 def test_each_environment_of_a_merchant_is_asked_about(open_token_server):
