@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tcb_ops.ledger.records import RunRecord, may_have_stored
+from tcb_ops.ledger.records import RunRecord, may_have_changed
 from tcb_ops.ledger.schema import any_of, sql_list
 from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.secrets import MASK
@@ -196,7 +196,7 @@ _AFTER_CALLS = "AND EXISTS (SELECT 1 FROM runs WHERE number = rows.run AND uploa
 _FOUND = f"UPDATE files SET looked = ?, found = ? WHERE {_AT_ROW} AND {{}}"
 _ANYTHING = "'' = ?"
 UNCERTAIN = frozenset({Outcome.FAILED, Outcome.REFUSED, Outcome.NOT_ATTEMPTED})
-"""The ends of rows that may have changed their paths without a confirmation; see `may_have_stored`."""
+"""The ends of rows that may have changed their paths without a confirmation; see `may_have_changed`."""
 _OF_SAME_FILE = "md5 = ?"
 _UNCONTRADICTED = f"'' = ? AND found IN ({sql_list(['', *sorted(Outcome.successes())])})"
 """A failure, or a file of which only the name was looked at, says less than a finding that contradicts the table."""
@@ -225,7 +225,7 @@ def note_what_else(connection: Connection, run: RunRecord, ends: Sequence[RowEnd
     for end in ends:
         at = (run.number, end.line)
         if kind.changes_store and end.outcome in UNCERTAIN:
-            if may_have_stored(end, run.settings, run.cut_off):
+            if may_have_changed(end, kind, run.settings, run.cut_off):
                 statements[_DOUBT_ROW.format(has_called)].append(at)
             if end.outcome is Outcome.FAILED:
                 statements[_FOUND.format(_UNCONTRADICTED)].append(

@@ -255,33 +255,41 @@ def count_outcomes(tallies: Iterable[Tally]) -> dict[Outcome, int]:
     return Outcome.in_order(counted)
 
 
-def may_have_stored(end: RowEnd, settings: RunSettings, cut_off: float | None) -> bool:
-    """Decide whether a row of an upload, undo or delete that did not succeed may have changed its path.
+def may_have_changed(end: RowEnd, kind: Kind, settings: RunSettings, cut_off: float | None) -> bool:
+    """Decide whether a row of an upload, undo or delete that did not succeed may have changed what is at its path.
 
     The first line that applies decides.
 
-    ===========================================  ==========================  ========  ======
-    reason                                       the run asks the store      attempts  result
-    ===========================================  ==========================  ========  ======
-    any, after the run was cut off               any                         any       yes
-    no_answer, no_confirmation, etag_mismatch    any                         any       yes
-    store_refused, refused                       no                          over 2    yes
-    store_refused, refused                       yes                         over 3    yes
-    any other: it ended before its file is sent  no                          over 1    yes
-    any other: it ended before its file is sent  yes                         over 2    yes
-    any                                                                                no
-    ===========================================  ==========================  ========  ======
+    ==========================================  ==========================  ========  ======
+    reason                                      the run                     attempts  result
+    ==========================================  ==========================  ========  ======
+    any, after the run was cut off              any                         any       yes
+    no_answer, no_confirmation, etag_mismatch   any                         any       yes
+    store_refused                               undo                        over 3    yes
+    refused, store_refused                      upload with a backup        over 3    yes
+    refused, store_refused                      any other upload, undo      over 2    yes
+    refused                                     delete                      over 1    yes
+    any other: it ended before its next call    upload with a backup        over 2    yes
+    any other: it ended before its next call    any other upload, undo      over 1    yes
+    any other: it ended before its next call    delete                      over 0    yes
+    any                                                                               no
+    ==========================================  ==========================  ========  ======
 
-    `attempts`: calls; a link and one upload are two, and to ask what is there takes one more. `settings`,
-    `cut_off`: the run's. Of one that was cut off, an earlier session may have made the call without recording it.
+    `attempts`: calls. A delete's first may change the path, and an undo's second, after one that looks, or its third, if it
+    restores a file with a link. An upload's second, after its link, and one more if it has looked for its backup. A refusal has
+    changed nothing, but the calls before it may have, if they got no answer. `settings`, `cut_off`: the run's. Of one that was
+    cut off, an earlier session may have made the call without recording it.
     """
     if cut_off is not None and end.ended_at is not None and end.ended_at >= cut_off:
         return True
     if end.reason in {Reason.NO_ANSWER, Reason.NO_CONFIRMATION, Reason.ETAG_MISMATCH}:
         return True
-    asks = bool(settings.backup or settings.undoes)
+    if settings.undoes:
+        before = 2 if end.reason is Reason.STORE_REFUSED else 1
+    else:
+        before = kind.sends_files + bool(settings.backup)
     refused = end.reason in {Reason.STORE_REFUSED, Reason.REFUSED}
-    return end.attempts > 1 + asks + refused
+    return end.attempts > before + refused
 
 
 @dataclass(frozen=True, slots=True)

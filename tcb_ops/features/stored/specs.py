@@ -27,7 +27,7 @@ from tcb_ops.kinds import Kind
 from tcb_ops.ledger.files import UNCERTAIN
 from tcb_ops.ledger.ledger import Ledger, taken
 from tcb_ops.ledger.reader import LedgerReader
-from tcb_ops.ledger.records import RowRecord, RunRecord, may_have_stored
+from tcb_ops.ledger.records import RowRecord, RunRecord, may_have_changed
 from tcb_ops.lists.batch import Batch
 from tcb_ops.lists.merchants import Merchants
 from tcb_ops.model import STORED_OUTCOMES, Outcome, Row, RunSettings, Selection, Step, Want
@@ -237,7 +237,7 @@ def undo_spec(ledger: Ledger, subject: RunRecord, only: Merchants | None) -> Run
 
     def is_meant(record: RowRecord, run: RunRecord = subject) -> bool:
         saved = None if records is None else records.record(record.row.line).exists()
-        doubtful = may_have_stored(record.end, run.settings, run.cut_off)
+        doubtful = may_have_changed(record.end, run.kind, run.settings, run.cut_off)
         return may_be_stored(record.end.outcome, saved, doubtful=doubtful)
 
     runs = [subject, *ledger.retries(subject)]

@@ -239,6 +239,25 @@ def test_what_had_not_begun_at_a_stop_is_not_in_doubt(open_workspace):
     assert known(workspace) == {}, "nothing was sent to either path"
 
 
+@pytest.mark.parametrize(
+    ("start", "then"),
+    [
+        (tcb.undo, Fault(step=FaultStep.DOWNLOAD, errcode=-1, calls=((2, 99),))),
+        (tcb.delete, Fault(step=FaultStep.DELETE, errcode=-501007, calls=((2, 99),))),
+    ],
+    ids=["undo", "delete"],
+)
+def test_what_was_deleted_without_an_answer_is_in_doubt_if_the_next_call_is_refused(
+    open_workspace, start, then
+):
+    workspace = open_workspace(many(TEA, rows=1))
+    run = workspace.upload()
+    workspace.sim.play([Fault(step=FaultStep.DELETE, reset=Reset.MIDDLE, calls=((1, 1),)), then])
+    ended = start(run.id, settings=workspace.settings, limits=replace(QUICK, attempts=2))
+    assert (stored(workspace), ended.succeeded) == ({}, False)
+    assert [line.file.doubt for line in known(workspace).values()] == [ended.id]
+
+
 def test_two_targets_have_files_of_their_own(open_workspace):
     workspace = open_workspace(many(TEA, rows=2))
     run = workspace.upload()

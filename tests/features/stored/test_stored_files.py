@@ -7,10 +7,12 @@ from rigged_simulator import Simulator
 from scripted import Server
 
 from tcb_ops.details import detail
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.features.simulator.faults import Component
 from tcb_ops.features.stored import StoredCode, StoredOutcome, StoredReason
 from tcb_ops.features.stored.backup import SavedFile
 from tcb_ops.features.stored.client import NOT_THERE, FileClient, FileStatus, read_files
+from tcb_ops.features.stored.kinds import DELETE, UNDO
 from tcb_ops.features.stored.rules import (
     Subject,
     UndoStep,
@@ -21,7 +23,7 @@ from tcb_ops.features.stored.rules import (
     undo_want,
 )
 from tcb_ops.ledger.files import OwnFile, StoredFile
-from tcb_ops.ledger.records import may_have_stored
+from tcb_ops.ledger.records import may_have_changed
 from tcb_ops.model import Merchant, Outcome, Owner, Reason, RowEnd, RunSettings, Secret, Want
 from tcb_ops.wechat.cos import post_object
 from tcb_ops.wechat.local_files import open_file
@@ -152,40 +154,47 @@ def test_which_rows_are_part_of_an_undo(outcome, saved, doubtful, part):
     assert may_be_stored(outcome, saved, doubtful=doubtful) is part
 
 
-NOW = 1_764_036_000.0
+WITH_BACKUP, UNDOING = RunSettings(backup="b"), RunSettings(backup="b", undoes="20261127-1")
 
 
 @pytest.mark.parametrize(
-    ("reason", "attempts", "settings", "cut_off", "doubtful"),
+    ("reason", "kind", "settings", "most"),
     [
-        (Reason.NO_ANSWER, 1, RunSettings(), None, True),
-        (Reason.NO_CONFIRMATION, 2, RunSettings(), None, True),
-        (Reason.ETAG_MISMATCH, 2, RunSettings(backup="b"), None, True),
-        (Reason.STORE_REFUSED, 2, RunSettings(), None, False),
-        (Reason.STORE_REFUSED, 3, RunSettings(backup=""), None, True),
-        (Reason.STORE_REFUSED, 3, RunSettings(backup="b"), None, False),
-        (Reason.STORE_REFUSED, 4, RunSettings(backup="b"), None, True),
-        (Reason.REFUSED, 1, RunSettings(), None, False),
-        (Reason.REFUSED, 3, RunSettings(), None, True),
-        (Reason.FILE_CHANGED, 1, RunSettings(), None, False),
-        (Reason.FILE_CHANGED, 2, RunSettings(), None, True),
-        (Reason.FILE_CHANGED, 2, RunSettings(backup="b"), None, False),
-        (Reason.BREAKER, 0, RunSettings(), None, False),
-        (Reason.BREAKER, 2, RunSettings(), None, True),
-        (Reason.FILE_CHANGED, 0, RunSettings(), NOW, True),
-        (Reason.NO_TOKEN, 0, RunSettings(), NOW - 1, True),
-        (Reason.REFUSED, 1, RunSettings(), NOW + 1, False),
-        (StoredReason.BACKUP_FAILED, 2, RunSettings(backup="b"), None, False),
-        (StoredReason.BACKUP_FAILED, 3, RunSettings(backup="b"), None, True),
-        (StoredReason.BACKUP_DAMAGED, 1, RunSettings(undoes="20261127-1"), None, False),
-        (None, 0, RunSettings(), None, False),
+        (Reason.NO_ANSWER, UPLOAD, RunSettings(), 0),
+        (Reason.NO_CONFIRMATION, UPLOAD, RunSettings(), 0),
+        (Reason.ETAG_MISMATCH, UPLOAD, WITH_BACKUP, 0),
+        (Reason.NO_ANSWER, DELETE, RunSettings(), 0),
+        (Reason.STORE_REFUSED, UPLOAD, RunSettings(), 2),
+        (Reason.STORE_REFUSED, UPLOAD, WITH_BACKUP, 3),
+        (Reason.STORE_REFUSED, UNDO, UNDOING, 3),
+        (Reason.REFUSED, UPLOAD, RunSettings(), 2),
+        (Reason.REFUSED, UPLOAD, WITH_BACKUP, 3),
+        (Reason.REFUSED, UNDO, UNDOING, 2),
+        (Reason.REFUSED, UNDO, RunSettings(undoes="20261127-1"), 2),
+        (Reason.REFUSED, DELETE, RunSettings(), 1),
+        (Reason.FILE_CHANGED, UPLOAD, RunSettings(), 1),
+        (Reason.BREAKER, UPLOAD, RunSettings(), 1),
+        (Reason.FILE_CHANGED, UPLOAD, WITH_BACKUP, 2),
+        (StoredReason.BACKUP_FAILED, UPLOAD, WITH_BACKUP, 2),
+        (StoredReason.BACKUP_DAMAGED, UNDO, UNDOING, 1),
+        (StoredReason.CONFLICT, DELETE, RunSettings(), 0),
     ],
 )
-def test_which_rows_without_success_may_have_changed_their_paths(
-    reason, attempts, settings, cut_off, doubtful
-):
-    end = RowEnd(2, Outcome.FAILED, reason, attempts=attempts, ended_at=NOW)
-    assert may_have_stored(end, settings, cut_off) is doubtful
+def test_which_rows_without_success_may_have_changed_their_paths(reason, kind, settings, most):
+    """`most`: so many calls have changed nothing for certain."""
+    doubtful = [
+        may_have_changed(RowEnd(2, Outcome.FAILED, reason, attempts=attempts), kind, settings, None)
+        for attempts in range(1, 6)
+    ]
+    assert doubtful == [attempts > most for attempts in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("cut_off", "doubtful"), [(None, False), (99.0, True), (100.0, True), (101.0, False)]
+)
+def test_what_ends_after_a_cut_may_have_been_sent_before(cut_off, doubtful):
+    end = RowEnd(2, Outcome.NOT_ATTEMPTED, Reason.NO_TOKEN, ended_at=100.0)
+    assert may_have_changed(end, UPLOAD, RunSettings(), cut_off) is doubtful
 
 
 SHOP = Merchant("wxtea", "茶", "tea-1")
