@@ -67,7 +67,8 @@ class Kind(str):
     has_list: ClassVar[bool] = True
     """Whether its rows come from a list that can be corrected."""
     of_merchants: ClassVar[bool] = False
-    """Whether its runs are about the merchants, not about a list: each is compared with the one before, of whatever file."""
+    """Whether its runs are about the merchants, not about a list: each has all of them, is compared with the one before, of whatever
+    file, and takes the place of a retry."""
     has_findings: ClassVar[bool] = False
     """Whether its runs are reported by their `findings`."""
     keeps_headers: ClassVar[bool] = True

@@ -100,7 +100,7 @@ class Run:
     def _repr_html_(self) -> str | None:
         self.refresh()
         holder = None if self.record.finished_at is not None else self.holder()
-        findings = self.findings() if self.record.finished_at is not None else None
+        findings = self.findings() if self.record.has_findings else None
         summary, resumable = self.overview(), self.resumable
         from tcb_ops.reports.cards import run_html
 

@@ -61,13 +61,13 @@ def choose(unfinished_since: float | None, now: float, kind: Kind, *, new_run: b
     kind                   unfinished run       choice
     =====================  ===================  ======
     any                    no, or `--new-run`   new
-    audit                  under 23 hours old   resume
-    audit                  older                new
+    with `renewed_after`   younger than that    resume
+    with `renewed_after`   older                new
     any other              under 24 hours old   resume
     any other              older                ask
     =====================  ===================  ======
 
-    An audit must not reuse old responses, and an unattended run cannot ask.
+    A kind with `renewed_after` must not reuse old responses, and an unattended run cannot ask.
     """
     if unfinished_since is None or new_run:
         return "new"

@@ -96,8 +96,8 @@ class RunSession:
     def wait(self) -> RunRecord:
         """Wait for the end; return the finished run. Raises StoppedError, or InterruptedRunError if cancelled.
 
-        A second Ctrl-C does not wait for calls in flight. An audit finishes even if a problem that affects every merchant
-        stops it: environments that it did not reach are unknown, and the record has the reason.
+        A second Ctrl-C does not wait for calls in flight. A run whose kind has an `end_when_stopped` for what stops it
+        finishes all the same: its other rows end so, and the record has the reason.
         """
         rest: RowEnd | None = None
         while True:

@@ -173,7 +173,7 @@ class Ledger(LedgerReader):
     ) -> None:
         """Mark a run as finished, so that it is never resumed.
 
-        `rest`: the end of the pending rows of an audit stopped by a problem of every merchant; its detail is the reason.
+        `rest`: the end of the pending rows of a run that a problem of every merchant stopped; its detail is the reason.
         `links`: the file of the links, which the last session may have put elsewhere than planned.
         """
         stopped = stored(rest.detail) if rest is not None else ""

@@ -405,11 +405,11 @@ class LedgerReader(FileReader):
     def previous(self, run: RunRecord, receiver: str = "") -> RunRecord | None:
         """Find the last finished run before this one with the same selection, for comparison; None for a retry.
 
-        With a receiver: the last audit whose message was not kept from it.
+        With a receiver: the last one whose message was delivered to it.
         """
         if run.parent:
             return None
-        # By the ledger's number, since a clock may have been set back. Stopped audits are not comparable.
+        # By the ledger's number, since a clock may have been set back. A stopped run of all merchants is not comparable.
         condition = f"""kind = ? AND target = ? AND parent = '' AND finished_at IS NOT NULL AND number < ?
             AND {"stopped" if run.kind.of_merchants else "list_name"} = ?"""
         same = "" if run.kind.of_merchants else run.list_name

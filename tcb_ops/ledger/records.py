@@ -110,7 +110,7 @@ class RunRecord(NewRun):
     answers: Mapping[str, Any] = field(default_factory=dict)
     """What was found out about it: verdicts, the platform's answers, what it replaced. The ledger keeps it beside its settings."""
     undelivered: tuple[str, ...] = ()
-    """Of an audit: the receivers of its message to whom it was not delivered."""
+    """The receivers of a message about its findings to whom that was not delivered."""
     retries: tuple[str, ...] = ()
     """Ids of the retries merged into it by `report --final`; not in the ledger."""
     environments: tuple[tuple[str, str], ...] = ()

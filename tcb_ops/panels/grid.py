@@ -171,7 +171,7 @@ class RunGrid(anywidget.AnyWidget):
         """Draw the causes: what is new first, or what retries have left."""
         kind, found, asks = run.record.kind, self.findings, hooks(DiagnosisHooks) is not None and not running
         ended = not running and run.record.finished_at is not None
-        retries = ended and not run.record.has_findings
+        retries = ended and not kind.of_merchants
         if retries and run.has_retries:
             kept = [tally for tally in self._tallies if not tally.outcome.retried]
             groups = by_code(causes_of([*kept, *run.tallies_to_retry()]))

@@ -389,8 +389,8 @@ class RetryMenu(Menu):
 
     def show_run(self, run: Run | None) -> None:
         """Offer a retry of a finished run's rows, if any did not succeed."""
-        # What is compared with the next run is not retried: that has all rows.
-        done = run is not None and run.record.finished_at is not None and not run.record.has_findings
+        # A run of all merchants is started again instead.
+        done = run is not None and run.record.finished_at is not None and not run.record.kind.of_merchants
         self._run, self.choice.options = run if done else None, ()
         self.prepare()
         again = run is not None and bool(run.record.parent) and not any(o.succeeded for o in run.outcomes)

@@ -56,12 +56,33 @@ def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(look):
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "What is open" in page
     assert "Shut" in page
+    assert "Then run these rows again:" in page
     with (folder / "results.csv").open(encoding="utf-8-sig", newline="") as results:
         assert [row["tcb_outcome"] for row in csv.DictReader(results)] == ["open"] * 2 + ["shut"] * 2
     assert "look" in look("--help").stdout
     assert "2 shut" in look("show").stdout + look("show").stderr
     again = look("retry", "latest", "--json")
     assert json.loads(again.stdout)["counts"] == {"shut": 2}, again.stderr
+
+
+PANEL = """
+from tcb_ops.panels import notebook_panels
+from tcb_ops.panels.context import open_context, use_context
+
+context = use_context(open_context("live", "", "en"))
+panel = notebook_panels.RunPanel(context, notebook_panels.PanelOptions(run="latest"))
+panel.worker.settle()
+grid, retry = panel.monitor.grid, panel.monitor.retry
+print(grid.findings.title, "data-retry" in grid.causes, [label for label, _ in retry.choice.options])
+"""
+
+
+@pytest.mark.slow
+def test_a_panel_shows_its_findings_and_offers_its_rows_for_a_retry(look):
+    look("look", "list.csv")
+    shown = look("-c", PANEL)
+    expected = "Environments True ['all that did not succeed', 'code refused: 2 rows']"
+    assert shown.stdout.strip() == expected, shown.stderr
 
 
 @pytest.mark.slow

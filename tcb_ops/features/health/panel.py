@@ -144,7 +144,7 @@ class RemedyMenu(Menu):
         show(self.sent, shown=bool(told))
         merchants = {each.merchant.appid for each in listed if each.remedy.retries}
         rest = _("At {merchants}; then their rows run again.")
-        if self._run is not None and self._run.record.has_findings:
+        if self._run is not None and self._run.record.kind.of_merchants:
             rest = _("At {merchants}.")
         rest = rest.format(merchants=merchant_count(len(merchants)))
         facts = as_lines([*(step.does for step in steps), rest])
@@ -169,7 +169,7 @@ class RemedyMenu(Menu):
         self.opened = False
         self._monitor.show_verdicts()
         self._worker.say(as_lines([each.end for each in self._listed]), "good" if done else "bad")
-        if done and not run.record.has_findings:
+        if done and not run.record.kind.of_merchants:
             self._rerun(run, done)
 
     def _rerun(self, run: Run, done: Sequence[Treatment]) -> None:
