@@ -182,6 +182,11 @@ def _on_terminal(name: str, value: str, _lang: Lang) -> str:
 
 
 def _in_python(name: str, value: str, _lang: Lang) -> str:
+    if name == "ledger":  # a setting; no function takes it
+        chosen = f'"{value}"' if value else "…"
+        return f'load_settings(options={{"ledger": {chosen}}})'
+    if name == "config" and value:
+        return f"load_settings({value})"
     parameter = _NAMES_IN_PYTHON.get(name, name.replace("-", "_"))
     key, equals, column = value.partition("=")
     if equals:
@@ -231,6 +236,8 @@ def in_python(text: Text, lang: Lang) -> str:
     {--column:path=云端路径}  columns={'path': '云端路径'}
     {--header-row:N}          header_row=N
     {--root:DIR}              root='DIR'
+    {--ledger}                load_settings(options={"ledger": …})
+    {--config:FILE}           load_settings(FILE)
     ========================  ============================
     """
     with _naming_options(_in_python):

@@ -235,7 +235,7 @@ def ledger_with_runs(settings: Settings) -> Ledger:
             raise RunNotFoundError(_("No run has used the sample's ledger yet."))
         raise RunNotFoundError(
             _(
-                "{where} does not exist: no run has used this ledger yet. Check the working folder, and {--ledger}.",
+                "{where} does not exist: no run has used this ledger yet. Check the working folder, or choose another ledger with {--ledger}.",
                 where=settings.ledger_name,
             ),
         )

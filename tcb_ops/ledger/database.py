@@ -279,7 +279,7 @@ def damaged(name: str, problem: Text) -> LedgerDamagedError:
     return LedgerDamagedError(
         _("The ledger {name} is damaged: {what}.", name=name, what=problem),
         _(
-            "Restore a copy of it, for SQLite without the -wal and -shm files that are there. With a new ledger ({--ledger}), "
+            "Restore a copy of it, for SQLite without the -wal and -shm files that are there. With a new ledger, "
             "every file of a list is sent again. Reports exported earlier still show their runs."
         ),
     )

@@ -127,7 +127,7 @@ def test_the_advice_for_85088_is_the_order_that_the_interface_asks_for():
     advice = errcode(85088).action
     steps = (
         *("createclouduser", "-601049", "-601048", "confirm", "again", "createenvandresource"),
-        *("pay-as-you-go", "ten minutes", "run its rows"),
+        *("pay-as-you-go", "ten minutes", "try again"),
     )
     assert sorted(map(advice.en.index, steps)) == list(map(advice.en.index, steps))
     for code in (-601026, -601048, -601049):

@@ -10,7 +10,7 @@ from messages import PACKAGE, PO, compiled, extracted, translated
 from tcb_ops import i18n
 from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.hooks import features
-from tcb_ops.i18n import Lang, _, as_facts, as_list, as_sentences, ngettext, pgettext
+from tcb_ops.i18n import Lang, _, as_facts, as_list, as_sentences, in_python, ngettext, pgettext
 from tcb_ops.model import SIMULATOR, Outcome, target_name
 
 HAN = re.compile("[\u4e00-\u9fff]")
@@ -180,3 +180,23 @@ def test_without_its_catalogue_a_message_is_in_english(monkeypatch, tmp_path):
         assert ngettext("{n:,} row", "{n:,} rows", 2).zh == "2 rows"
     finally:
         i18n._catalogue.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        (_("{--ledger}"), 'load_settings(options={"ledger": …})'),
+        (
+            _("{--ledger:postgresql+psycopg://…}"),
+            'load_settings(options={"ledger": "postgresql+psycopg://…"})',
+        ),
+        (_("{--config:FILE}"), "load_settings(FILE)"),
+        (_("{--cluster:local:N}"), "cluster='local:N'"),
+        (_("{--new-run}"), "new_run=True"),
+        (_("{--rows:all}"), "rows='all'"),
+        (_("{--header-row:N}"), "header_row=N"),
+    ],
+)
+def test_a_message_names_what_python_takes(text, shown):
+    """The ledger is a setting: a function has no parameter of that name."""
+    assert in_python(text, Lang.EN) == shown

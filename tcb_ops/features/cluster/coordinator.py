@@ -225,11 +225,11 @@ def only_here(settings: Settings, address: str) -> UsageError | None:
     if ledger_file(settings.ledger) is not None:
         text = _(
             "An SQLite ledger cannot be shared with the workers of {address}: use a PostgreSQL database "
-            "({--ledger} postgresql+psycopg://…), or {--cluster} local:N on this machine."
+            "({--ledger:postgresql+psycopg://…}), or {--cluster:local:N} on this machine."
         )
     elif settings.tokens.source == "component":
         text = _(
-            "Tokens of the source `component` stay on one machine. Use {--cluster} local:N there, or give this "
+            "Tokens of the source `component` stay on one machine. Use {--cluster:local:N} there, or give this "
             'run and its workers source = "service", with a token server of your own.'
         )
     elif settings.on_loopback:

@@ -335,7 +335,7 @@ def _check_ledger(
     if ledger is None:
         text = _(
             "The ledger {ledger} does not exist: neither manifest.json nor the rows were compared. Select the run's "
-            "ledger with {--ledger}, or its settings file with {--config}.",
+            "ledger with {--ledger}, or its settings file with {--config:FILE}.",
             ledger=ledger_file,
         )
         yield Check(State.NOT_CHECKED, ROWS, text)

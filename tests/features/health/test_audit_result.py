@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import dataclass, field
 
 import pytest
 from workspace import BOOKS, QUICK, TEA, TEA_TEST
 
 import tcb_ops as tcb
+from tcb_ops.catalogue import all_errcodes, all_reasons, errcode
 from tcb_ops.errors import InputError
 from tcb_ops.features.health import HEALTHY, UNHEALTHY
 from tcb_ops.features.health.audit_kind import AUDIT
 from tcb_ops.features.health.audit_result import KnownFailure, read_known
 from tcb_ops.features.simulator.faults import EnvStatus, Fault, FaultStep, Reset
-from tcb_ops.model import Merchant, Outcome
+from tcb_ops.model import Merchant, Outcome, Owner
 
 DAY = "2026-11-27"
 
@@ -249,3 +251,19 @@ def test_a_week_of_a_small_fleet(open_workspace, tmp_path):
 @pytest.mark.soak
 def test_14_nights_of_300_merchants(open_workspace, tmp_path):
     play(open_workspace, tmp_path, merchants=300, nights=14, seed=16)
+
+
+def test_what_to_do_about_a_finding_speaks_of_no_rows():
+    """An audit checks environments, and shows the texts that uploads have: they must be true for both."""
+    codes = [entry.code for entry in all_errcodes() if entry.cause != "row_wrong"]
+    found = {(code, owner): errcode(int(code), owner).action for code in codes for owner in Owner}
+    reasons = ("no_token", "merchant_left", "dead_token", "no_answer", "halted", "unavailable")
+    texts = {**found, **{reason: all_reasons()[reason].action for reason in reasons}}
+    of_a_row = re.compile(r"\brows? (again|are)\b|该行|这些行|的行")
+    # 剩余的行: what is left of a run until tomorrow.
+    named = {
+        name
+        for name, text in texts.items()
+        if of_a_row.search(f"{text.en} {text.zh.replace('剩余的行', '')}")
+    }
+    assert named == set()

@@ -1,4 +1,4 @@
-# What can be done about run 20261203-223926-10ee. Nothing of it was run: run the block of a merchant by itself.
+# What can be done about run 20261203-224753-87e9. Nothing of it was run: run the block of a merchant by itself.
 # %%
 import tcb_ops as tcb
 
@@ -12,4 +12,4 @@ print(tcb.call("wxtea", "tcb/createclouduser", **on))
 # print(tcb.call("wxtea", "tcb/createenvandresource", {"type": "CreatePostpayPackage", "alias": "tea"}, **on))
 
 # %% Then run the rows again whose cause has gone
-# tcb.retry("20261203-223926-10ee", **on)
+# tcb.retry("20261203-224753-87e9", **on)
