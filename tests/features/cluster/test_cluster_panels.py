@@ -78,7 +78,7 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> None:
         ("local:0", None, "It must be local:N, or the URL of a scheduler"),
         ("tcp://127.0.0.1:9", None, "must be reached through TLS"),
         ("local:2", no_extra, "A cluster needs Dask. Install it:"),
-        ("tls://ops-1:8786", remote, "or cluster local:N on this machine"),
+        ("tls://ops-1:8786", remote, "or cluster='local:N' on this machine"),
     ],
     ids=["no cluster", "not encrypted", "no extra", "SQLite"],
 )
