@@ -415,15 +415,16 @@ class Run:
 
         return len(merged_runs(self._ledger, self.record)) > 1
 
-    def with_retries(self) -> tuple[str, int, int] | None:
+    def with_retries(self, *, corrected: bool = False) -> tuple[str, int, int] | None:
         """Return the id of the original run, how many of its rows have succeeded by now, and its rows; None without a retry.
 
-        Counted from sums, without reading rows.
+        Counted from sums, without reading rows. `corrected`: with its corrections; of a correction, the run that it corrects.
         """
-        from tcb_ops.ledger.histories import family_of
+        from tcb_ops.ledger.histories import family_of, merged_runs
         from tcb_ops.ledger.run_view import RunView
 
-        original, *retries = family_of(self._ledger, self.record)
+        runs = merged_runs if corrected else family_of
+        original, *retries = runs(self._ledger, self.record)
         if not retries:
             return None
         only = self._reader.only

@@ -27,6 +27,7 @@ from tcb_ops.lists.paths import read_paths
 from tcb_ops.lists.row_files import source_check
 from tcb_ops.model import Listener, Outcome, Problem, Reason, target_name
 from tcb_ops.preflight import SendScope, scope_of_rows
+from tcb_ops.reports.explanations import total_text
 from tcb_ops.reports.summary import by_code, next_command
 from tcb_ops.run import Run, RunHandle
 from tcb_ops.settings import Settings, without_dots
@@ -377,10 +378,9 @@ class RunCommand:
         if console.fix_me is not None:
             groups = [group for group in groups if group.code != Reason.INVALID]
         following = next_command(self.settings, run.record, groups)
-        if run.record.parent and (family := run.with_retries()) is not None:
-            original, succeeded, rows = family
-            text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")
-            console.info(text.format(id=original, succeeded=succeeded, rows=row_count(rows)))
+        about_another = run.record.parent or run.record.corrects
+        if about_another and (family := run.with_retries(corrected=True)) is not None:
+            console.info(total_text(run.record, *family))
         console.suggest_one(following)
         target, shown = target_line(self.settings), page or where.absolute()
         console.link(_("{at} · run {id}: {where}", at=target, id=run.id, where=shown), shown)

@@ -37,6 +37,7 @@ from tcb_ops.reports.explanations import (
     counts_line,
     merchant_text,
     run_title,
+    total_text,
     why,
 )
 from tcb_ops.reports.export import read_manifest
@@ -178,13 +179,9 @@ def render_header(
     origin = esc(f"{record.id} · {target} · {record.operator}@{record.host}")
     news = f"<p><b>{esc(since.of(lang))}</b></p>" if since is not None else ""
     lines = []
-    family = run.with_retries()
-    if family is not None and (record.parent or not summary.is_undone):
-        original, succeeded, rows = family
-        text = _("With its retries, {succeeded:,} of {rows} have succeeded.")
-        if record.parent:
-            text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")
-        lines.append((text.format(id=original, succeeded=succeeded, rows=row_count(rows)), original))
+    family = run.with_retries(corrected=True)
+    if family is not None and (record.parent or record.corrects or not summary.is_undone):
+        lines.append((total_text(record, *family), family[0]))
     elif origins := origins_of(run):
         lines.append((_("About the upload {run}.", run=origins[0]), origins[0]))
     changes = summary.changed_by

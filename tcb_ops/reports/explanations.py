@@ -17,7 +17,7 @@ from tcb_ops.catalogue import store_code as store_code_entry
 from tcb_ops.details import Detail, detail
 from tcb_ops.hooks import DiagnosisHooks, WechatVerdict, hooks
 from tcb_ops.i18n import NOTHING, Bilingual, Joined, Lang, Text, _, as_list, as_sentences, verbatim
-from tcb_ops.kinds import counted, counted_rows
+from tcb_ops.kinds import counted, counted_rows, row_count
 from tcb_ops.ledger.records import LaterChange, RunRecord, Tally
 from tcb_ops.model import Outcome, Owner, Reason, RowEnd
 from tcb_ops.secrets import redact
@@ -220,6 +220,18 @@ def named(run: RunRecord) -> Text:
     if not run.retries:
         return verbatim(run.id)
     return _("{id} with its retries and corrections {ids}", id=run.id, ids=as_list(run.retries, 5))
+
+
+def total_text(run: RunRecord, original: str, succeeded: int, rows: int) -> Text:
+    """Say how many rows have succeeded by now, of `Run.with_retries`."""
+    text = _("With its retries, {succeeded:,} of {rows} have succeeded.")
+    if run.parent:
+        text = _("Retry of {id}: with its retries, {succeeded:,} of {rows} have succeeded.")
+    elif run.corrects:
+        text = _(
+            "Correction of {id}: with its retries and corrections, {succeeded:,} of {rows} have succeeded."
+        )
+    return text.format(id=original, succeeded=succeeded, rows=row_count(rows))
 
 
 def counts_line(counts: Mapping[Outcome, int]) -> Text:

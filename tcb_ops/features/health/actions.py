@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tcb_ops.catalogue import COMPONENT_MARK
-from tcb_ops.engine.next_commands import command, retry, shared_options
+from tcb_ops.engine.next_commands import command, of_run, retry, shared_options
 from tcb_ops.features.health.remedies import (
     LOOK,
     PREAUTH_CODE,
@@ -34,6 +34,9 @@ from tcb_ops.settings import Settings, without_dots
 
 PYTHON, SHELL = "actions.py", "actions.sh"
 """The files of a report."""
+_HIDDEN = _(
+    "The code of the link is a secret and is hidden here: on a terminal, this command makes the link."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +103,11 @@ def cell_of(group: CodeGroup, run: Run) -> str:
     for share in group.merchants:
         lines.append(f"# {_line(share.merchant or share.appid)}")
         for action in actions_about(group.code, share.appid, share.envs[0], run.settings):
-            lines += [_comment(action.step.does, lang), f"{_mark(action)}{action.python()}"]
+            lines.append(_comment(action.step.does, lang))
+            if action.step is PREAUTH_CODE:
+                lines += [_comment(_HIDDEN, lang), f"# {_of_link(run.record, share.appid, run.settings)}"]
+            else:
+                lines.append(f"{_mark(action)}{action.python()}")
     return "\n".join([*lines, "", f'# tcb.retry("{run.id}", codes=["{group.code}"])'])
 
 
@@ -129,11 +136,16 @@ def write_actions(causes: Sequence[Cause], run: RunRecord, folder: Path, setting
         f"on = dict(settings=settings, target={_literal(target)})",
     ]
     shell = ["#!/bin/sh", _comment(head, lang)]
-    for title, actions in blocks:
+    for title, appid, actions in blocks:
         python += ["", f"# %% {title.of(lang)}"]
         shell += ["", f"# {title.of(lang)}"]
         for action in actions:
             does = _comment(action.step.does, lang)
+            if action.step is PREAUTH_CODE:
+                by_fix = _of_link(run, appid, settings)
+                python += [does, _comment(_HIDDEN, lang), f"# {by_fix}"]
+                shell += [does, _comment(_HIDDEN, lang), by_fix]
+                continue
             python += [does, f"{_mark(action)}print({action.python('**on')})"]
             shell += [does, f"{_mark(action)}{action.shell(settings, target)}"]
     again = _("Then run the rows again whose cause has gone").of(lang)
@@ -143,8 +155,15 @@ def write_actions(causes: Sequence[Cause], run: RunRecord, folder: Path, setting
         (folder / name).write_text("\n".join([*lines, ""]), encoding="utf-8", newline="\n")
 
 
-def _blocks(causes: Iterable[Cause], kind: Kind, settings: Settings) -> Iterator[tuple[Text, list[Action]]]:
-    """Yield each merchant's calls about a code, with their title."""
+def _of_link(run: RunRecord, appid: str, settings: Settings) -> str:
+    """Return the command for a POSIX shell that makes the link by which a merchant authorizes the platform."""
+    return shlex.join([*of_run(settings, run, "fix"), "--where", f"appid={appid}"])
+
+
+def _blocks(
+    causes: Iterable[Cause], kind: Kind, settings: Settings
+) -> Iterator[tuple[Text, str, list[Action]]]:
+    """Yield each merchant's calls about a code, with their title and its appid."""
     rows: dict[tuple[str, str], list[Cause]] = {}
     for cause in causes:
         rows.setdefault((cause.appid, cause.code), []).append(cause)
@@ -153,7 +172,7 @@ def _blocks(causes: Iterable[Cause], kind: Kind, settings: Settings) -> Iterator
             name, count = _line(its[0].merchant or appid), kind.unit_count(sum(cause.rows for cause in its))
             about = {"name": name, "appid": appid, "code": code, "rows": count}
             title = _("{name} ({appid}): {code}, {rows}. {remedy}", remedy=remedy_of_code(code).text, **about)
-            yield title, actions
+            yield title, appid, actions
 
 
 def _mark(action: Action) -> str:

@@ -86,6 +86,14 @@ class Treatment:
         """Whether the rows belong into another environment, so that they are corrected and not retried."""
         return self.env != self.merchant.env
 
+    def does(self, step: RemedyStep) -> Text:
+        """What a call does, in a sentence; and why it is made again if the merchant was asked already."""
+        again = _(
+            "Make it again to see whether they have confirmed: WeChat sends no second message in 24 hours."
+        )
+        is_again = step.waiting and self.diagnosis.verdict.asked is not None
+        return as_sentences((step.does, again)) if is_again else step.does
+
     @property
     def end(self) -> Text:
         """What became of it, in a line."""

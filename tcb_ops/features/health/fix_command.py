@@ -128,7 +128,7 @@ def _plan(listed: Sequence[Treatment], lang: Lang) -> Iterator[RenderableType]:
         if remedy.text.en:
             yield Wrapped(f"→ {remedy.text.of(lang)}")
         for step in remedy.steps:
-            step_line = _("{interface}: {said}", interface=step.interface, said=step.does)
+            step_line = _("{interface}: {said}", interface=step.interface, said=members[0].does(step))
             yield Wrapped(f"  {step_line.of(lang)}", style="dim")
         yield ""
 
@@ -194,10 +194,21 @@ class _Asking:
         if len(envs) == 1:
             question = _("{name}: WeChat lists {listed}, not {env}. Send the rows there?")
             return envs[0] if self._confirms(question.format(listed=envs[0], **about)) else ""
-        question = _("{name}: WeChat does not list {env}. Which environment is meant? Nothing: none of these")
-        choice = click.Choice(["", *envs])
-        lang = self._console.lang
-        return str(click.prompt(question.format(**about).of(lang), type=choice, default="", err=True))
+        question = _(
+            "{name}: WeChat does not list {env}. Which of {listed} is meant? Nothing: none of these:"
+        )
+        lang, listed = self._console.lang, as_list(envs)
+
+        def chosen(answer: str) -> str:
+            if answer.strip() in {"", *envs}:
+                return answer.strip()
+            raise click.UsageError(_("Write one of {listed}, or nothing.", listed=listed).of(lang))
+
+        asked = sanitize(question.format(listed=listed, **about).of(lang))
+        answer: str = click.prompt(
+            asked, default="", show_default=False, prompt_suffix=" ", err=True, value_proc=chosen
+        )
+        return answer
 
     def _sent(self, treatment: Treatment, text: Text) -> bool:
         self._console.warn(text)
@@ -213,7 +224,7 @@ class _Asking:
     def _about(self, treatment: Treatment, step: RemedyStep) -> dict[str, Any]:
         name = treatment.merchant.name or treatment.merchant.appid
         target = target_name(self._settings.run_target)
-        return {"name": name, "does": step.does, "interface": step.interface, "target": target}
+        return {"name": name, "does": treatment.does(step), "interface": step.interface, "target": target}
 
     def _confirms(self, question: Text) -> bool:
         return self._console.confirm(question)

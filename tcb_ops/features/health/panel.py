@@ -130,8 +130,7 @@ class RemedyMenu(Menu):
     def _show_plan(self) -> None:
         """Show what would be done, and ask for what only a person decides."""
         listed, lang = self._listed, self._worker.lang
-        every = {step.interface: step for each in listed for step in each.remedy.steps if step.changes}
-        steps = list(every.values())
+        steps = [(each, step) for each in listed for step in each.remedy.steps if step.changes]
         envs = dict.fromkeys(env for each in listed for env in fix.environments_to_choose(each))
         told = [each for each in listed if each.remedy.choice is Choice.LETTER]
         self.plan.value = "".join(_plan(listed, self._run.record.kind, lang)) if self._run is not None else ""
@@ -140,14 +139,14 @@ class RemedyMenu(Menu):
         self.env.value = next(iter(envs), "") if len(envs) == 1 else ""
         show(self.env, shown=bool(envs))
         self.costs.value = self.sent.value = False
-        show(self.costs, shown=any(step.costs for step in steps))
+        show(self.costs, shown=any(step.costs for _each, step in steps))
         show(self.sent, shown=bool(told))
         merchants = {each.merchant.appid for each in listed if each.remedy.retries}
         rest = _("At {merchants}; then their rows run again.")
         if self._run is not None and self._run.record.kind.of_merchants:
             rest = _("At {merchants}.")
         rest = rest.format(merchants=merchant_count(len(merchants)))
-        facts = as_lines([*(step.does for step in steps), rest])
+        facts = as_lines([*dict.fromkeys(each.does(step) for each, step in steps), rest])
         self.action.ask(facts if merchants else None, len(merchants), pgettext("remedy", "Do this"))
 
     def _act(self) -> None:
@@ -196,7 +195,10 @@ def _plan(listed: Sequence[Treatment], kind: Kind, lang: Lang) -> Iterator[str]:
         lines = [f"<b>{esc(head.of(lang))}</b>", esc(verdict.meaning.of(lang))]
         lines += [esc(verdict.action.of(lang))] if verdict.asked is not None or not remedy.retries else []
         lines += [esc(remedy.text.of(lang))] if remedy.text.en else []
-        lines += [f"<code>{esc(step.interface)}</code> {esc(step.does.of(lang))}" for step in remedy.steps]
+        lines += [
+            f"<code>{esc(step.interface)}</code> {esc(members[0].does(step).of(lang))}"
+            for step in remedy.steps
+        ]
         if remedy.choice is Choice.LETTER and verdict.message is not None:
             letter = _("Text for the merchant: {text}", text=verdict.message)
             lines.append(f'<span class="op-letter">{esc(letter.of(lang))}</span>')

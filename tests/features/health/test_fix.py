@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sqlite3
+import sys
 from contextlib import closing
 from dataclasses import replace
 
@@ -23,6 +25,7 @@ from tcb_ops.features.health.remedies import (
     LOOK,
     OPEN_CLOUD,
     REMEDIES,
+    Choice,
     RemedyState,
     decide,
     remedy_of,
@@ -193,6 +196,51 @@ def test_rows_of_a_wrong_environment_are_corrected_and_not_retried(open_token_se
     corrected = tcb.links(batch, out=server.folder / "more.csv", settings=server.settings, limits=limits)
     assert corrected.record.corrects == run.id
     assert run.final().succeeded
+
+
+class Typing(io.StringIO):
+    """What a person types at a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def test_a_person_chooses_among_several_environments(
+    open_token_server, type_command, monkeypatch, find_english
+):
+    third = Merchant("wxtea", "茶语小铺", "tea-3")
+    server = open_token_server(
+        [TEA, TEA_TEST, third, CAKE], environments=[SimulatedEnvironment("tea-2", foreign=True)]
+    )
+    run = failed_run(server, [TEA_TEST], listed=(TEA, TEA_TEST, third))
+    monkeypatch.setattr(sys, "stdin", Typing("tea-2\ntea-3\n"))
+    code, _out, err = type_command("fix", "--lang", "zh")
+    first, second = (line for line in err.splitlines() if "tea-1、tea-3" in line)
+    assert (code, " 错误：请输入 tea-1、tea-3 之一" in first) == (0, True)
+    assert not find_english(first + second)
+    assert run.final().succeeded
+    (corrected,) = run.final().record.retries
+    assert [row.row.env for row in tcb.open_run(corrected, settings=server.settings).rows()] == ["tea-3"]
+
+
+def test_the_rows_of_retries_and_corrections_are_counted_in_the_end(open_token_server, type_command):
+    server = open_token_server(
+        [TEA, TEA_TEST, BOOKS, CAKE], environments=[SimulatedEnvironment("tea-2", foreign=True)]
+    )
+    server.sim.play([Fault(env="books-1", errcode=45009)])
+    run = failed_run(server, [TEA, TEA_TEST, BOOKS])
+    whole, listed = fix.treatments(run, server.settings)
+    (treatment,) = [each for each in listed if each.remedy.choice is Choice.ENV]
+    treatment.env = "tea-1"
+    file = fix.write_corrected(whole, [treatment], server.settings)
+    server.sim.play([])
+    code, _out, err = type_command("retry", run.id, "--errcode", "45009")
+    assert f"Retry of {run.id}: with its retries, 2 of 3 rows have succeeded." in err
+    code, _out, err = type_command("links", str(file), "--out", "more.csv")
+    assert code == 0
+    assert f"Correction of {run.id}: with its retries and corrections, 3 of 3 rows have succeeded." in err
+    assert run.with_retries() == (run.id, 2, 3)
+    assert run.with_retries(corrected=True) == (run.id, 3, 3)
 
 
 def test_a_merchant_that_was_sent_the_text_is_ready_once_it_has_authorized(open_token_server, type_command):

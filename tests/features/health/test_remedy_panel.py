@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import subprocess
 import sys
 
@@ -12,7 +13,8 @@ from token_server import BOOKS, TEA, TEA_TEST
 from workspace import QUICK
 
 import tcb_ops as tcb
-from tcb_ops.features.health.actions import PYTHON, SHELL
+from tcb_ops.cli.main import run as run_command
+from tcb_ops.features.health.actions import PYTHON, SHELL, cell_of
 from tcb_ops.features.simulator.faults import SimulatedAccount, SimulatedEnvironment
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.panels.context import PanelContext, use_context
@@ -82,6 +84,7 @@ def test_what_costs_money_is_done_once_somebody_ticks_it(open_token_server):
     tcb.call("wxbooks", "simulator/confirm", settings=server.settings)
 
     choose(panel, menu, "85088")
+    assert "Make it again to see whether they have confirmed" in text_of(menu.plan)
     press(panel, menu.action.button)
     assert "城南书店: left to you. Creates a pay-as-you-go environment" in text_of(panel.worker.line)
     assert server.sim.stats["create_env"] == 0
@@ -170,6 +173,22 @@ def test_a_report_has_the_calls_as_code_and_runs_none(open_token_server, tmp_pat
     code = f"{head}\n{block.partition(chr(10))[2].partition('# %%')[0]}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     assert server.sim.stats["clear_quota"] == 1
+
+
+def test_the_link_of_an_authorization_is_left_to_a_command_that_shows_it(open_token_server, tmp_path):
+    server = open_token_server(SHOPS, accounts=[SimulatedAccount("wxbooks", permissions=(18,))])
+    settings = server.with_options(redirect_uri="https://platform.example.com/done")
+    run = failed_run(server, [TEA, BOOKS]).with_settings(settings)
+    folder = run.export(tmp_path / "report")
+    python, shell = ((folder / name).read_text(encoding="utf-8") for name in (PYTHON, SHELL))
+    (group,) = run.overview().codes
+    for text in (python, shell, cell_of(group, run)):
+        assert "api_create_preauthcode" not in text
+        assert f"tcb-ops fix {run.id} " in text
+    (command,) = (line for line in shell.splitlines() if line.startswith("tcb-ops fix"))
+    assert command.endswith(" --where appid=wxbooks")
+    assert run_command(shlex.split(command)[1:]) == 2, "it asks on a terminal"
+    compile(python, "actions.py", "exec")
 
 
 def test_the_report_of_a_fixed_run_has_no_such_files_any_more(open_token_server, tmp_path):
