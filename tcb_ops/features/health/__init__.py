@@ -112,6 +112,8 @@ HALTED = Reason.define("halted", of_environment=True)
 """The environment's status in getenvinfo."""
 UNAVAILABLE = Reason.define("unavailable", explained=True, of_environment=True)
 """Any other status than NORMAL; in the row's detail."""
+NO_ENV = Reason.define("no_env", of_environment=True)
+"""Its account has opened CloudBase and has no environment."""
 
 REFUSED_TOKENS = frozenset({40001, 40014, 42001})
 """Errcodes for a refused token. For the component token, they affect every merchant."""

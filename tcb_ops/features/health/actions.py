@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tcb_ops.catalogue import COMPONENT_MARK
 from tcb_ops.engine.next_commands import command, of_run, retry, shared_options
+from tcb_ops.features.health.open_rows import OpenRows, retries_of
 from tcb_ops.features.health.remedies import (
     LOOK,
     PREAUTH_CODE,
@@ -108,7 +109,9 @@ def cell_of(group: CodeGroup, run: Run) -> str:
                 lines += [_comment(_HIDDEN, lang), f"# {_of_link(run.record, share.appid, run.settings)}"]
             else:
                 lines.append(f"{_mark(action)}{action.python()}")
-    return "\n".join([*lines, "", f'# tcb.retry("{run.id}", codes=["{group.code}"])'])
+    return "\n".join(
+        [*lines, "", f'# tcb.retry("{run.id}", codes=["{group.code.removesuffix(COMPONENT_MARK)}"])']
+    )
 
 
 def write_actions(causes: Sequence[Cause], run: RunRecord, folder: Path, settings: Settings) -> None:
@@ -149,10 +152,25 @@ def write_actions(causes: Sequence[Cause], run: RunRecord, folder: Path, setting
             python += [does, f"{_mark(action)}print({action.python('**on')})"]
             shell += [does, f"{_mark(action)}{action.shell(settings, target)}"]
     again = _("Then run the rows again whose cause has gone").of(lang)
-    python += ["", f"# %% {again}", f"# tcb.retry({_literal(run.id)}, **on)"]
-    shell += ["", f"# {again}", f"# {shlex.join(retry(settings, run))}"]
+    python += ["", f"# %% {again}"]
+    shell += ["", f"# {again}"]
+    rows = {_rows_of(cause): cause for cause in causes}
+    chosen = [each for each, cause in rows.items() if _calls_of(cause, settings)]
+    for retried in retries_of(chosen, rows):
+        narrow = {"codes": retried.codes, "where": retried.where}
+        words = [_literal(run.id), *(f"{name}={_literal(value)}" for name, value in narrow.items() if value)]
+        python.append(f"# tcb.retry({', '.join([*words, '**on'])})")
+        shell.append(f"# {shlex.join(retry(settings, run, narrow=retried.words))}")
     for name, lines in ((PYTHON, python), (SHELL, shell)):
         (folder / name).write_text("\n".join([*lines, ""]), encoding="utf-8", newline="\n")
+
+
+def _rows_of(cause: Cause) -> OpenRows:
+    return OpenRows(cause.code.removesuffix(COMPONENT_MARK), cause.appid, cause.env)
+
+
+def _calls_of(cause: Cause, settings: Settings) -> list[Action]:
+    return actions_about(cause.code, cause.appid, cause.env, settings)
 
 
 def _of_link(run: RunRecord, appid: str, settings: Settings) -> str:
@@ -168,7 +186,7 @@ def _blocks(
     for cause in causes:
         rows.setdefault((cause.appid, cause.code), []).append(cause)
     for (appid, code), its in rows.items():
-        if actions := actions_about(code, appid, its[0].env, settings):
+        if actions := _calls_of(its[0], settings):
             name, count = _line(its[0].merchant or appid), kind.unit_count(sum(cause.rows for cause in its))
             about = {"name": name, "appid": appid, "code": code, "rows": count}
             title = _("{name} ({appid}): {code}, {rows}. {remedy}", remedy=remedy_of_code(code).text, **about)

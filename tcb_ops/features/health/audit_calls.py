@@ -18,10 +18,10 @@ from tcb_ops.engine.scheduler import Task
 from tcb_ops.engine.single_calls import Caller
 from tcb_ops.engine.stop_errors import stopped
 from tcb_ops.errors import OutageError, PlatformStopError, TokenSourceError, TransportError
-from tcb_ops.features.health import REFUSED_TOKENS, UNAVAILABLE, UNHEALTHY, AuditCode, interfaces
+from tcb_ops.features.health import NO_ENV, REFUSED_TOKENS, UNAVAILABLE, UNHEALTHY, AuditCode, interfaces
 from tcb_ops.features.health.interfaces import Quota
 from tcb_ops.features.health.questions import Probes
-from tcb_ops.features.health.verdicts import Answers, Facts, Issue, Verdict, verdict_of
+from tcb_ops.features.health.verdicts import Answers, Facts, Issue, Verdict, cause_of, presumed, verdict_of
 from tcb_ops.model import Merchant, Owner, Reason, RowEnd
 from tcb_ops.wechat.responses import ApiError, InvalidResponse
 
@@ -91,6 +91,9 @@ class AuditCalls(Calls):
             return self._end(task, UNHEALTHY, Reason(code), unusual)
         link = await self._current_link(task)
         if isinstance(link, FailedAttempt):
+            is_refused = presumed(str(link.end.errcode)) == "env_gone"
+            if is_refused and cause_of(facts) == "no_env":
+                return self._end(task, UNHEALTHY, NO_ENV)
             return link
         return replace(self._linked(task, link), detail=healthy_detail(facts))
 

@@ -74,7 +74,7 @@ class Treatment:
     @property
     def remedy(self) -> Remedy:
         """What can be done."""
-        return remedy_of(self.diagnosis.verdict.cause, self.diagnosis.facts.listed)
+        return remedy_of(self.diagnosis.verdict.cause)
 
     @property
     def merchant(self) -> Merchant:

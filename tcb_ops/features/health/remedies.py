@@ -5,7 +5,7 @@ causes.csv names the remedy of each cause. Where the operator must act, one with
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -147,11 +147,9 @@ REMEDIES: Mapping[str, Remedy] = {
 }
 
 
-def remedy_of(cause: str, listed: Collection[str] | None = None) -> Remedy:
-    """Return the remedy of a cause, by its name in causes.csv. `listed`: the merchant's environments, if they are known."""
-    remedy = REMEDIES[all_causes()[cause].remedy]
-    nothing_to_choose = remedy.choice is Choice.ENV and listed is not None and not listed
-    return REMEDIES["create_env"] if nothing_to_choose else remedy
+def remedy_of(cause: str) -> Remedy:
+    """Return the remedy of a cause, by its name in causes.csv."""
+    return REMEDIES[all_causes()[cause].remedy]
 
 
 def call_of(step: RemedyStep, merchant: Merchant, component_appid: str) -> RemedyCall:

@@ -206,6 +206,7 @@ def cause_of(facts: Facts) -> str:
         ("unavailable", status not in {"", NORMAL}),
         ("quota_used", left == 0),
         ("env_of_another", absent and bool(facts.code) and facts.has_others(facts.merchant.env)),
+        ("no_env", absent and not listed and not facts.own),
         ("env_gone", absent),
         ("passed", rows == "quota_used" and left is not None and well),
         ("env_refused", works and rows == "env_gone"),

@@ -209,8 +209,11 @@ PLANTED = {
         "wechat",
         environments=(SimulatedEnvironment("tea-1", EnvStatus.UNAVAILABLE),),
     ),
-    "an environment that is gone": Planted(
-        "-601012", "env_gone", "you", environments=(SimulatedEnvironment("tea-1", foreign=True),)
+    "an environment that is gone, the merchant's only one": Planted(
+        "-601012", "no_env", "you", environments=(SimulatedEnvironment("tea-1", foreign=True),)
+    ),
+    "an environment that is gone, one of two": Planted(
+        "-601012", "env_gone", "you", refused(-601012), line=replace(TEA, env="tea-0")
     ),
     "an environment that is gone, and no token any more": Planted(
         "-601012", "env_gone", "you", refused(-601012), then=lambda w: w.keep(wxtea=""), proven=False
@@ -264,7 +267,7 @@ def test_a_planted_cause_is_named_with_at_most_five_calls(open_token_server, pla
         clock=lambda: time.time() + sum(skew),
     )
     world = World(server, skew)
-    in_file = [*lines, SHARED] if planted.line is SHARED else lines
+    in_file = lines if planted.line in lines else [*lines, planted.line]
     server.list_merchants(*in_file)
     planted.before(world)
     rows = ((planted.line.env, planted.line.appid, f"a/{n}.png") for n in range(2))

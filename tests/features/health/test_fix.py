@@ -78,7 +78,7 @@ def test_each_cause_that_the_operator_acts_on_has_a_remedy_or_says_why_there_is_
             assert remedy.text.en, cause.name
             assert remedy.text.of(Lang.ZH) != remedy.text.en
     used = {cause.remedy for cause in all_causes().values()}
-    assert set(REMEDIES) - used == {"create_env"}
+    assert set(REMEDIES) == used
 
 
 def test_a_step_that_costs_says_so_and_is_not_taken_without_a_person():
@@ -286,6 +286,19 @@ def with_cloud(server, run):
     whole, listed = fix.treatments(run, server.settings)
     fix.carry_out(listed, whole, server.settings, Decisions())
     return fix.treatments(run, server.settings)
+
+
+def test_an_audit_says_that_an_open_cloudbase_has_no_environment(open_token_server, type_command):
+    server = open_token_server([TEA, TEA_TEST, BOOKS, CAKE], accounts=[NO_CLOUD])
+    with_cloud(server, failed_run(server, [BOOKS]))
+    run = tcb.audit(server.settings.merchants, settings=server.settings)
+    (cause,) = run.overview().causes
+    assert (cause.env, cause.code) == (BOOKS.env, "no_env")
+    assert "Create an environment" in cause.action.en
+    assert typed_causes(type_command, run.id, "--yes")[1]["wxbooks", "no_env"]["state"] == "skipped"
+    whole, listed = fix.treatments(run, server.settings)
+    fix.carry_out(listed, whole, server.settings, Decisions(agrees=lambda *_about: True))
+    assert tcb.audit(server.settings.merchants, settings=server.settings).succeeded
 
 
 def test_of_two_operators_one_creates_the_environment(open_token_server):

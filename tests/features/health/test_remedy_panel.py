@@ -15,7 +15,7 @@ from workspace import QUICK
 import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.health.actions import PYTHON, SHELL, cell_of
-from tcb_ops.features.simulator.faults import SimulatedAccount, SimulatedEnvironment
+from tcb_ops.features.simulator.faults import Fault, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.lists.merchants import read_merchants
 from tcb_ops.panels.context import PanelContext, use_context
 from tcb_ops.panels.notebook_panels import PanelOptions, RunPanel
@@ -173,6 +173,15 @@ def test_a_report_has_the_calls_as_code_and_runs_none(open_token_server, tmp_pat
     code = f"{head}\n{block.partition(chr(10))[2].partition('# %%')[0]}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, capture_output=True)
     assert server.sim.stats["clear_quota"] == 1
+
+
+def test_the_retry_in_a_report_takes_only_rows_that_something_was_done_about(open_token_server, tmp_path):
+    server = open_token_server(SHOPS, [Fault(env=TEA.env, errcode=40097)], accounts=[NO_CLOUD])
+    run = failed_run(server, [TEA, BOOKS])
+    folder = run.export(tmp_path / "report")
+    python, shell = ((folder / name).read_text(encoding="utf-8") for name in (PYTHON, SHELL))
+    assert f"\n# tcb-ops retry {run.id} --errcode 85088 --" in shell
+    assert f'\n# tcb.retry("{run.id}", codes=["85088"], **on)\n' in python
 
 
 def test_the_link_of_an_authorization_is_left_to_a_command_that_shows_it(open_token_server, tmp_path):
