@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 PARTS = (
     ("list", ("tcb_ops/lists/",)),
-    ("plan, refill, commit: the ledger", ("tcb_ops/ledger/ledger", "tcb_ops/ledger/reader", "tcb_ops/ledger/records", "tcb_ops/ledger/connections")),
+    ("plan, refill, commit: the ledger", ("tcb_ops/ledger/ledger", "tcb_ops/ledger/reader", "tcb_ops/ledger/records", "tcb_ops/ledger/database")),
     ("links.csv", ("tcb_ops/engine/links_file",)),
     ("answers: JSON, checks, Link", ("tcb_ops/wechat/responses", "tcb_ops/wechat/tokens", "/json/")),
     ("layers around the call: client, transport, httpx", ("tcb_ops/wechat/", "/httpx/")),

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from tcb_ops.frames import ArrowStream, Lines
     from tcb_ops.i18n import Lang
     from tcb_ops.kinds import Kind
-    from tcb_ops.ledger.connections import Database
+    from tcb_ops.ledger.database import Database
     from tcb_ops.ledger.ledger import Ledger
     from tcb_ops.ledger.reader import LedgerReader
     from tcb_ops.ledger.records import EnvRecord, LaterChange, RunRecord

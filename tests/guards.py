@@ -227,7 +227,7 @@ GUARDS = (
     ),
     Guard(
         "the end of a row is written to the table of stored files",
-        "ledger/connections.py",
+        "ledger/database.py",
         "cursor.executemany(CHANGE_ROW, [(run.number, end.line) for end in changing(run, ends)])",
         "pass",
         "tests/features/stored/test_files.py",

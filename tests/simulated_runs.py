@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from multiprocessing.connection import Connection as Pipe
 
-    from tcb_ops.ledger.connections import Connection
+    from tcb_ops.ledger.database import Connection
     from tcb_ops.ledger.records import RunRecord
 
 Play = Callable[[Any], Counter[str]]

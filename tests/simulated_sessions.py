@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tcb_ops.engine.calls import RunContext
-    from tcb_ops.ledger.connections import Connection
+    from tcb_ops.ledger.database import Connection
     from tcb_ops.ledger.records import RunRecord, Usage
     from tcb_ops.model import RowEnd
 

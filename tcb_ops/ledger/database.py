@@ -1,285 +1,268 @@
-"""The ledger's database: SQLite with commits that survive a power cut, or PostgreSQL by URL.
+"""The connections to a ledger's database, and what its driver's errors mean: in SQLite here, in PostgreSQL in the feature `postgres`.
 
-A file that is not a ledger is refused unchanged, and so is a ledger of a newer schema version, or one on a network file
-system, where locks are unreliable.
+Each query is written once, with `?` for its values; what the databases write differently is here. A connection commits each
+statement by itself until one begins a transaction.
 """
 
 from __future__ import annotations
 
-import os
-import sys
-import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+import errno
+import logging
+import sqlite3
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from enum import Enum, auto
 from pathlib import Path
 from typing import Any
 
-from tcb_ops.errors import LedgerDamagedError, LedgerError, StoppedError, TcbOpsError, UsageError, needed
-from tcb_ops.hooks import PostgresHooks
-from tcb_ops.i18n import Text, _
-from tcb_ops.ledger import schema
-from tcb_ops.ledger.connections import Connection, Database, DatabaseFault, locked
-from tcb_ops.ledger.locks import lock_folder
-from tcb_ops.ledger.records import RUN_COLUMNS, RunRecord, StoredRun, read_run
-from tcb_ops.settings import shown_url
-from tcb_ops.system_errors import exhausted, raise_if_exhausted, system_reason
+from tcb_ops.errors import TcbOpsError
+from tcb_ops.i18n import Text, _, as_sentences, verbatim
+from tcb_ops.ledger.files import CHANGE_ROW, REPLACED, changing
+from tcb_ops.ledger.records import PLAN_COLUMNS, WRITE_END, RunRecord, Usage, end_values
+from tcb_ops.ledger.schema import any_of
+from tcb_ops.model import RowEnd
+from tcb_ops.system_errors import system_reason
 
-_NETWORK = {
-    "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "fuse.sshfs", "fuse.s3fs", "lustre",
-}  # fmt: skip
-_DRIVE_REMOTE = 4
-"""What Windows' GetDriveTypeW returns for a mapped network drive."""
+Connection = sqlite3.Connection
+"""A connection of either driver: what is used of sqlite3's, psycopg's has as well."""
+
+BATCH = 500
+"""Rows read at a time, so that memory does not grow with the run: 5,000 take 40 MB more, and hardly less time."""
+MAKING_SECONDS = 30
+"""Seconds that a process waits for another one that is creating the same ledger."""
+LOCKED_SECONDS = 2
+"""Seconds to wait for a lock before the command reports that another process has locked the ledger."""
+WAITING_SECONDS = 60
+"""Seconds that a command waits for a lock that somebody else has on the ledger."""
+_IDLE = 5
+"""Connections that are kept for later use: reading, writing and panels have threads of their own."""
+
+_LOG = logging.getLogger("tcb_ops.ledger")
 
 
-class LedgerConnection:
-    """An open ledger. Errors of the database are raised as LedgerError."""
+class DatabaseFault(Enum):
+    """What an error of a database means."""
 
-    def __init__(self, where: str) -> None:
-        """Open or create the ledger at a file or a database URL. Raises UsageError if it is not a ledger."""
-        self._database, self.file = _open_database(where)
-        self.name = self._database.name
-        weakref.finalize(self, self._database.close)  # users of a Run never close its ledger
-        self._held: Connection | None = None
+    NO_DATABASE = auto()
+    """The file is no database."""
+    DAMAGED = auto()
+    LOCKED = auto()
+    """Somebody else held a lock for longer than the statement may wait."""
+    UNREACHABLE = auto()
+    """The connection was lost, or cannot be made."""
+    OTHER = auto()
+
+
+_FAULTS = {
+    sqlite3.SQLITE_NOTADB: DatabaseFault.NO_DATABASE,
+    sqlite3.SQLITE_CORRUPT: DatabaseFault.DAMAGED,
+    sqlite3.SQLITE_ERROR: DatabaseFault.DAMAGED,  # a statement does not fit, as a table is missing
+    sqlite3.SQLITE_BUSY: DatabaseFault.LOCKED,
+    sqlite3.SQLITE_LOCKED: DatabaseFault.LOCKED,
+}
+"""By SQLite's primary code."""
+_ERRNOS = {
+    sqlite3.SQLITE_FULL: errno.ENOSPC,
+    sqlite3.SQLITE_IOERR: errno.EIO,
+    sqlite3.SQLITE_READONLY: errno.EACCES,
+    sqlite3.SQLITE_CANTOPEN: errno.EACCES,
+}
+"""What SQLite says in English only, by its primary code."""
+SPEND = """UPDATE runs SET seconds = seconds + ?, link_calls = link_calls + ?, upload_calls = upload_calls + ?,
+    newest_run = (SELECT MAX(number) FROM runs) WHERE number = ?"""
+_WRITE_CHANGE = WRITE_END.replace(" WHERE ", f", {REPLACED} WHERE ")
+_PLAN = f"INSERT INTO rows ({', '.join(PLAN_COLUMNS)}) VALUES ({', '.join('?' * len(PLAN_COLUMNS))})"
+
+
+class Database:
+    """A ledger's database, with the connections to it: an SQLite file, unless a subclass overrides what differs.
+
+    WAL and synchronous=FULL: a commit survives a power cut.
+    """
+
+    errors: tuple[type[Exception], ...] = (sqlite3.Error,)
+    """The base of the driver's errors."""
+    snapshot = "BEGIN"
+    """Begins a transaction that later writes do not change."""
+    by_code_point = ""
+    """Follows a column to be ordered by code point, whatever the database's locale."""
+    whole = "CAST({} AS INTEGER)"
+    """A positive number rounded down."""
+    cell = "json_extract(cells, '$[{}]')"
+    """A row's cell in the list's column of this number."""
+    splits_pages = True
+    """Whether a record that grows may split its page."""
+    advice: Text | None = None
+    """What to check if it cannot be opened, where that may help; None: choose another one."""
+    index_hint = "INDEXED BY {}"
+    """Follows a table whose index must be used: without statistics SQLite would read whole runs instead."""
+
+    def __init__(self, place: str, name: str) -> None:
+        self._place, self.name = place, name
+        self._idle: list[Connection] = []
+        self._closed = False
+
+    @contextmanager
+    def connection(self) -> Iterator[Connection]:
+        """Yield a connection for this thread; a transaction that is not committed is rolled back."""
+        try:
+            connection = self._idle.pop()  # a list's pop and append are atomic: threads need no lock
+        except IndexError:
+            connection = self.open()
+        try:
+            yield connection
+        finally:
+            try:
+                connection.rollback()
+            except self.errors:  # it is lost, as the others may be
+                connection.close()
+                self._close_idle()
+            else:
+                self._idle.append(connection)
+                if self._closed or len(self._idle) > _IDLE:
+                    self._close_idle()
 
     def close(self) -> None:
-        """Close all connections."""
-        self._database.close()
+        """Close the connections that nobody uses, and later each one after its use."""
+        self._closed = True
+        self._close_idle()
 
-    @property
-    def dialect(self) -> Database:
-        """What SQL the database writes differently."""
-        return self._database
+    def _close_idle(self) -> None:
+        with suppress(IndexError):
+            while True:
+                self._idle.pop().close()
 
-    def advisory_lock(self, name: str) -> Any:
-        """Return a lock in the database; None for an SQLite file, which has lock files beside it."""
-        return self._database.advisory_lock(name, self._trouble)
+    def open(self) -> Connection:
+        """Open a connection, which the caller closes."""
+        connection = sqlite3.connect(
+            f"{Path(self._place).as_uri()}?mode=rw",  # a file that was removed meanwhile is not created again
+            uri=True,
+            timeout=LOCKED_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=32,  # by default 128: queries about many runs differ each time, and take 30 KB each
+        )
+        try:
+            connection.execute("PRAGMA synchronous = FULL")
+            # Of a new file: a commit writes whole pages, and its rows are on many, so smaller ones save a quarter.
+            connection.execute("PRAGMA page_size = 2048")
+            # Write pages that many commits change to the file less often: a log of 32 MiB, eight times the default.
+            connection.execute("PRAGMA wal_autocheckpoint = 16000")
+            # In the default of 2 MB, the pages of the index that a run writes to all the time do not find room at 100,000 rows.
+            connection.execute("PRAGMA cache_size = -4000")
+        except sqlite3.Error:
+            connection.close()
+            raise
+        return connection
 
-    def fetch(self, query: str, values: Sequence[Any] = ()) -> list[Any]:
-        """Return the records of a query with `?` for its values. A feature calls it within `reading`."""
-        with self._connection() as connection:
-            return connection.execute(query, values).fetchall()
+    def tables(self, connection: Connection) -> set[str]:
+        """Return the names of the tables: no views, and no virtual tables, which have no pages."""
+        query = "SELECT name FROM sqlite_master WHERE type = 'table' AND rootpage > 0 AND substr(name, 1, 7) <> 'sqlite_'"
+        return {name for (name,) in connection.execute(query)}
 
-    def stored_runs(self, condition: str, values: Sequence[Any] = (), limit: int | None = None) -> list[Any]:
-        """Return the records of the runs that fulfil a condition, the last created first."""
-        newest = f"ORDER BY number DESC{'' if limit is None else f' LIMIT {limit}'}"
-        query = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs WHERE {condition} {newest}"
-        return list(map(StoredRun._make, self.fetch(query, values)))
+    def begin_creating(self, connection: Connection) -> None:
+        """Begin the transaction that creates the tables, once no other process is creating them."""
+        connection.execute("BEGIN IMMEDIATE")
 
-    def stream(self, query: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+    def use_log(self) -> None:
+        """Have commits append to a log, in WAL mode."""
+        end = time.monotonic() + MAKING_SECONDS
+        while True:
+            try:
+                with self.connection() as connection:
+                    connection.execute("PRAGMA journal_mode = WAL")
+                    return
+            except sqlite3.OperationalError as error:
+                # Another process is creating the ledger: SQLite itself does not wait for that.
+                if self.fault(error) is not DatabaseFault.LOCKED or time.monotonic() > end:
+                    raise
+                time.sleep(0.02)
+
+    def begin_writing(self, connection: Connection, _idle: int) -> None:
+        """Begin a transaction that writes, in which nothing may happen for `idle` seconds (0: for ever), in PostgreSQL.
+
+        Waits WAITING_SECONDS for another program's; in SQLite, says so after LOCKED_SECONDS.
+        """
+        end = time.monotonic() + WAITING_SECONDS
+        warned = False
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if self.fault(error) is not DatabaseFault.LOCKED or time.monotonic() > end:
+                    raise
+                if not warned:
+                    wait = _("This command waits up to {seconds} s for it.", seconds=WAITING_SECONDS)
+                    _LOG.warning("%s", as_sentences((locked(self.name), wait)))
+                warned = True
+            else:
+                return
+
+    def insert_rows(self, connection: Connection, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Insert planned rows, each as the values of PLAN_COLUMNS."""
+        connection.cursor().executemany(_PLAN, rows)
+
+    def planned(self, connection: Connection) -> None:
+        """Prepare the database for the rows of a new run, in the transaction that has written them."""
+
+    def record(
+        self, connection: Connection, run: RunRecord, ends: Sequence[RowEnd], usage: Usage
+    ) -> Sequence[RowEnd]:
+        """Write the ends of pending rows, what they have left at their paths, and what was used.
+
+        Returns the ends that were written: those of rows which were pending.
+        """
+        connection.execute(SPEND, (usage.seconds, usage.link_calls, usage.upload_calls, run.number))
+        # In this order: a row notes what was at its path (REPLACED) before the table of stored files says what is there now. Only
+        # pending rows are written, so that a process which lost its lock in a freeze changes nothing that another one recorded.
+        changed = changing(run, ends)
+        others = ends if not changed else [end for end in ends if end.outcome not in run.kind.replacing]
+        done = 0
+        # Closed before its connection is used again: its statement is cached for all cursors of the connection.
+        with closing(connection.cursor()) as cursor:
+            for statement, some in ((WRITE_END, others), (_WRITE_CHANGE, changed)):
+                if some:
+                    values = [(*end_values(end), run.number, end.line) for end in some]
+                    cursor.executemany(f"{statement} AND line = ? AND outcome = 'pending'", values)
+                    done += cursor.rowcount
+            if done != len(ends):  # others had ended: they have changed nothing now
+                written = {(end.line, str(end.outcome), end.ended_at) for end in ends}
+                query = f"SELECT line, outcome, ended_at FROM rows WHERE run = ? AND {any_of('line', ends)}"
+                written &= set(cursor.execute(query, (run.number, *(end.line for end in ends))))
+                ends = [end for end in ends if (end.line, end.outcome, end.ended_at) in written]
+            cursor.executemany(CHANGE_ROW, [(run.number, end.line) for end in changing(run, ends)])
+        return ends
+
+    def stream(self, connection: Connection, query: str, values: Sequence[Any]) -> Iterator[Any]:
         """Stream the records of a query, read in batches."""
-        with self._connection() as connection:
-            yield from self._database.stream(connection, query, values)
+        cursor = connection.execute(query, values)
+        while batch := cursor.fetchmany(BATCH):
+            yield from batch
 
-    @contextmanager
-    def _connection(self) -> Iterator[Connection]:
-        """Open a connection for reading, or use the one that a snapshot holds."""
-        held = nullcontext(self._held) if self._held is not None else self._database.connection()
-        with self.reading(), held as connection:
-            yield connection
+    def fault(self, error: Exception) -> DatabaseFault:
+        """Return what an error means."""
+        code: int | None = getattr(error, "sqlite_errorcode", None)
+        if code is None:
+            return DatabaseFault.DAMAGED if "decode" in str(error) else DatabaseFault.OTHER
+        return _FAULTS.get(code & 0xFF, DatabaseFault.OTHER)
 
-    def _run(self, record: Any) -> RunRecord:
-        with self.reading(record):
-            return read_run(record)
+    def reason(self, error: Exception) -> Text:
+        """Return the reason of an error on one line, without a full stop: the driver's own words where we have none."""
+        code = _ERRNOS.get(getattr(error, "sqlite_errorcode", 0) & 0xFF)
+        if code is not None:
+            return system_reason(OSError(code, ""))
+        return verbatim(" ".join(str(error).split()).rstrip(".") or type(error).__name__)
 
-    @contextmanager
-    def reading(self, run: Any = None) -> Iterator[None]:
-        """Convert errors of the database, and errors from damaged values, to errors of the ledger."""
-        try:
-            yield
-        except self._database.errors as error:
-            raise self._trouble(error) from None
-        except (KeyError, OverflowError, RecursionError, TypeError, ValueError):
-            problem = _("a record of a run contains values that tcb-ops does not write")
-            if run is not None:
-                problem = _("a record of run {id} contains values that tcb-ops does not write", id=run.id)
-            raise damaged(self.name, problem) from None
-
-    def _trouble(self, error: Exception) -> StoppedError:
-        if (shortage := exhausted(error, unclear=True)) is not None:
-            return shortage
-        cause, fault = self._database.reason(error), self._database.fault(error)
-        if fault in {DatabaseFault.DAMAGED, DatabaseFault.NO_DATABASE}:
-            return damaged(self.name, cause)
-        if fault is DatabaseFault.LOCKED:
-            return LedgerError(locked(self.name))
-        text = _("The ledger {name} cannot be used: {why}. What was committed is safe.")
-        fix = _("Free space or fix the access, then try again: the run resumes where it stopped.")
-        if fault is DatabaseFault.UNREACHABLE:
-            text = _("The ledger {name} cannot be reached: {why}. What was committed is safe.")
-            fix = _("When its database is back, try again: the run resumes where it stopped.")
-        return LedgerError(text.format(name=self.name, why=cause), fix)
-
-
-def _open_database(where: str) -> tuple[Database, Path | None]:
-    """Open or create a ledger's database at a file or URL; return it, and the file (if it is one).
-
-    Raises UsageError if it is not a ledger and cannot be one, LedgerDamagedError if it is damaged.
-    """
-    name, file = shown_url(where), ledger_file(where)
-    if file is not None:
-        _prepare_file(file)
-        database = Database(str(file.absolute()), name)
-    else:
-        try:
-            database = needed(PostgresHooks).open(where, name)
-        except ImportError:
-            raise not_a_ledger(name, _("its database driver is not installed")) from None
-    try:
-        _open_schema(database, sqlite=file is not None)
-    except TcbOpsError:
-        database.close()
-        raise
-    except database.errors as error:
-        fault, cause = database.fault(error), database.reason(error)
-        database.close()
-        raise_if_exhausted(error, unclear=True)
-        if fault is DatabaseFault.NO_DATABASE:
-            raise not_a_ledger(name, _("it is not an SQLite file")) from None
-        if fault is DatabaseFault.DAMAGED:
-            raise damaged(name, cause) from None
-        if fault is DatabaseFault.LOCKED:
-            raise UsageError(locked(name)) from None
-        todo = database.advice
-        if file is not None:
-            todo = of_another_user(file) or _("Free space or fix the access, then try again.")
-        raise not_a_ledger(name, _("it cannot be opened ({why})", why=cause), todo) from None
-    return database, file
-
-
-def of_another_user(file: Path) -> Text | None:
-    """Return what to do to use another user's ledger; None for one's own, and on Windows."""
-    if sys.platform == "win32" or file.stat().st_uid == os.geteuid():
+    def advisory_lock(self, _name: str, _trouble: Callable[[Exception], TcbOpsError]) -> Any:
+        """Return a lock in the database; None for SQLite, which has none."""
         return None
+
+
+def locked(name: str) -> Text:
+    """Return the message for a ledger that somebody else has locked."""
     return _(
-        "It belongs to {owner}: ask for permission to read and write the file and its folder.",
-        owner=file.owner(),
-    )
-
-
-def ledger_file(where: str) -> Path | None:
-    """Return the SQLite file of a ledger; None for PostgreSQL. Raises UsageError for any other URL."""
-    name = shown_url(where)
-    if where in {"", ":memory:"}:
-        raise not_a_ledger(repr(where), _("a ledger in a file needs the name of the file"))
-    if "://" not in where:
-        return Path(where)
-    scheme, _separator, rest = where.partition("://")
-    if scheme == "sqlite" and len(rest) > 1 and rest.startswith("/") and "?" not in rest:
-        return Path(rest[1:])
-    if scheme not in {"postgresql", "postgresql+psycopg"}:
-        raise not_a_ledger(
-            name, _("a ledger is an SQLite file or a PostgreSQL database (postgresql+psycopg://…)")
-        )
-    return None
-
-
-def _open_schema(database: Database, *, sqlite: bool) -> None:
-    """Create a new ledger's tables, or upgrade an older ledger; refuse any other version, or another program's database, unchanged."""
-    with database.connection() as connection:
-        tables = database.tables(connection)
-        if not tables:
-            # Two processes may create the ledger at once. An existing one is not locked: a long plan would block it.
-            database.begin_creating(connection)
-            tables = database.tables(connection)
-        if not tables:
-            for statement in schema.statements(sqlite=sqlite):
-                connection.execute(statement)
-            connection.execute(f"INSERT INTO {schema.VERSION_TABLE} VALUES ({schema.VERSION})")
-        elif schema.VERSION_TABLE not in tables:
-            raise not_a_ledger(database.name, _("it is another program's database"))
-        else:
-            if _upgrade(database, connection):
-                database.begin_creating(connection)  # another process may upgrade it meanwhile
-                for statement in _upgrade(database, connection):
-                    connection.execute(statement)
-                connection.execute(f"UPDATE {schema.VERSION_TABLE} SET version = {schema.VERSION}")
-            if not tables >= schema.TABLES:
-                tables = database.tables(connection)  # with those of an upgrade, by this process or another
-            if missing := schema.TABLES - tables:  # a view in its place might run without end
-                raise damaged(database.name, _("it lacks the table {name}", name=min(missing)))
-        connection.commit()
-    if sqlite:
-        database.use_log()
-
-
-def _upgrade(database: Database, connection: Connection) -> list[str]:
-    """Return the statements that upgrade a ledger. Raises UsageError for a version that cannot be upgraded."""
-    versions = [
-        version for (version,) in connection.execute(f"SELECT version FROM {schema.VERSION_TABLE}").fetchall()
-    ]
-    if (statements := schema.upgrade(versions)) is not None:
-        return statements
-    text = _(
-        "{name} is a ledger of schema version {number}, and this tcb-ops reads version {version} only: use the "
-        "tcb-ops that created it, or choose another ledger with {--ledger}."
-    )
-    if versions and min(versions) > schema.VERSION:
-        text = _(
-            "{name} is a ledger of schema version {number}, and this tcb-ops reads version {version}: update tcb-ops, "
-            "or choose another ledger with {--ledger}."
-        )
-    number = ", ".join(map(str, versions)) or "?"
-    raise UsageError(text.format(name=database.name, number=number, version=schema.VERSION))
-
-
-def _prepare_file(file: Path) -> None:
-    """Refuse a place that is unsuitable for a ledger; create a new file with mode 0600 before anything is written to it."""
-    folder, locks = file.resolve().parent, lock_folder(file)
-    if not folder.is_dir():
-        raise not_a_ledger(str(file), _("the folder {folder} does not exist", folder=folder))
-    if file.is_dir():
-        raise not_a_ledger(str(file), _("it is a folder"))
-    if file.exists() and not file.is_file():
-        raise not_a_ledger(str(file), _("it is not a regular file but a pipe or a device"))
-    if on_network(folder):
-        raise not_a_ledger(
-            str(file), _("SQLite on a network file system is refused: file locks are unreliable there")
-        )
-    if file.exists():
-        if not file.stat().st_size and locks.is_dir():
-            problem = _(
-                "it is empty, but runs have been written to it (to start a new one, remove the folder {locks})",
-                locks=locks,
-            )
-            raise damaged(str(file), problem)
-        return
-    try:
-        os.close(os.open(file, os.O_CREAT | os.O_WRONLY, 0o600))
-    except OSError as error:
-        raise_if_exhausted(error)
-        raise not_a_ledger(str(file), _("it cannot be created ({why})", why=system_reason(error))) from None
-
-
-def on_network(folder: Path) -> bool:
-    """Return whether a folder is on a network file system, where SQLite's locks are unreliable; False on macOS."""
-    if sys.platform == "win32":
-        import ctypes
-
-        drive = folder.resolve().drive
-        return drive.startswith("\\\\") or ctypes.windll.kernel32.GetDriveTypeW(f"{drive}\\") == _DRIVE_REMOTE
-    try:
-        mounts = Path("/proc/self/mounts").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return False
-    real, fields = folder.resolve(), [line.split(" ") for line in mounts]
-    holding = [(f[1], f[2]) for f in fields if len(f) > 2 and real.is_relative_to(f[1].replace("\\040", " "))]
-    return max(holding, key=lambda mount: len(mount[0]), default=("", ""))[1] in _NETWORK
-
-
-def not_a_ledger(name: str, cause: Text, todo: Text | None = None) -> UsageError:
-    """Return the error for a file or database that cannot be the ledger. `todo`: what to do, if not to choose another."""
-    return UsageError(
-        _("{name} cannot be the ledger: {why}.", name=name, why=cause),
-        todo or _("Choose another ledger with {--ledger}."),
-    )
-
-
-def damaged(name: str, problem: Text) -> LedgerDamagedError:
-    """Return the error that reports damage: what was found, and in which ledger."""
-    return LedgerDamagedError(
-        _("The ledger {name} is damaged: {what}.", name=name, what=problem),
-        _(
-            "Restore a copy of it, for SQLite without the -wal and -shm files that are there. With a new ledger, "
-            "every file of a list is sent again. Reports exported earlier still show their runs."
-        ),
+        "Another program has locked the ledger {name}, such as a database browser or a backup. Close it there, then try "
+        "again.",
+        name=name,
     )

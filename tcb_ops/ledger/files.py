@@ -17,7 +17,7 @@ from tcb_ops.model import Outcome, Row, RowEnd
 from tcb_ops.secrets import MASK
 
 if TYPE_CHECKING:
-    from tcb_ops.ledger.connections import Connection
+    from tcb_ops.ledger.database import Connection
 
 
 @dataclass(frozen=True, slots=True)

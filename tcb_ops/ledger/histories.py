@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
 from tcb_ops.i18n import _, ngettext
 from tcb_ops.kinds import MissingKind, kind_named
-from tcb_ops.ledger.database import LedgerConnection
+from tcb_ops.ledger.connection import LedgerConnection
 from tcb_ops.ledger.files import DIFFERING, FILE_COLUMNS, FILES, OwnFile, RunName, StoredFile, stored_file
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.ledger.schema import any_of, like, sql_list

@@ -22,7 +22,7 @@ from tcb_ops.errors import LedgerDamagedError, LedgerError, UsageError, needed
 from tcb_ops.hooks import ClusterHooks
 from tcb_ops.i18n import _, as_list, ngettext
 from tcb_ops.kinds import MissingKind
-from tcb_ops.ledger.connections import Connection
+from tcb_ops.ledger.database import Connection
 from tcb_ops.ledger.files import DOUBT_PENDING, FORGET, REPLACED_CACHED, note_what_else, replay, says_more
 from tcb_ops.ledger.locks import hold
 from tcb_ops.ledger.reader import SUMS, LedgerReader

@@ -19,7 +19,7 @@ from tcb_ops.i18n import NOTHING, Text, _
 from tcb_ops.system_errors import raise_if_exhausted, system_reason
 
 if TYPE_CHECKING:
-    from tcb_ops.ledger.database import LedgerConnection
+    from tcb_ops.ledger.connection import LedgerConnection
 
 
 def operator_name() -> str:

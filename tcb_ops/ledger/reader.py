@@ -20,8 +20,8 @@ from tcb_ops.details import read_detail
 from tcb_ops.errors import LedgerDamagedError, RunNotFoundError
 from tcb_ops.i18n import _, as_list
 from tcb_ops.kinds import Kind, MissingKind, all_kinds, row_count
-from tcb_ops.ledger.connections import BATCH
-from tcb_ops.ledger.database import damaged
+from tcb_ops.ledger.connection import damaged
+from tcb_ops.ledger.database import BATCH
 from tcb_ops.ledger.histories import FileReader, family_of
 from tcb_ops.ledger.records import (
     ASKED_COLUMNS,

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, Self, Unpack
 
 from tcb_ops.kinds import Kind
-from tcb_ops.ledger.connections import BATCH
+from tcb_ops.ledger.database import BATCH
 from tcb_ops.ledger.histories import columns_of, merged_runs
 from tcb_ops.ledger.reader import LedgerReader
 from tcb_ops.ledger.records import (

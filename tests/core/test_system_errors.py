@@ -15,7 +15,7 @@ from file_limit import files_of_at_most
 import tcb_ops
 from tcb_ops.disk import replacing
 from tcb_ops.errors import UsageError
-from tcb_ops.ledger.connections import Database
+from tcb_ops.ledger.database import Database
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.system_errors import exhausted, system_reason
 

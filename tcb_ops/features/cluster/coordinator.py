@@ -40,7 +40,7 @@ from tcb_ops.errors import ArgumentError, CanaryError, LedgerError, StoppedError
 from tcb_ops.features.cluster.task import BEAT_SECONDS, Assignment, TaskEnd, packed
 from tcb_ops.formatting import sanitize
 from tcb_ops.i18n import _
-from tcb_ops.ledger.database import ledger_file
+from tcb_ops.ledger.connection import ledger_file
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.locks import host_name
 from tcb_ops.ledger.records import EnvRecord, RunRecord, Usage

@@ -29,7 +29,7 @@ from tcb_ops.engine.loop import submit_coroutine
 from tcb_ops.engine.stop_errors import interrupted
 from tcb_ops.errors import InterruptedRunError, LedgerError, StoppedError, TcbOpsError
 from tcb_ops.i18n import Text, _
-from tcb_ops.ledger.connections import Connection
+from tcb_ops.ledger.database import Connection
 from tcb_ops.ledger.ledger import IDLE_SECONDS, Ledger
 from tcb_ops.ledger.locks import host_name
 from tcb_ops.ledger.records import EnvRecord, RunRecord, Usage

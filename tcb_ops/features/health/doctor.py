@@ -26,7 +26,7 @@ from tcb_ops.features.health.verdicts import SKEWED, Actor, Facts, clock_text, p
 from tcb_ops.hooks import features
 from tcb_ops.i18n import CommandText, _, as_clauses, as_facts, as_lines, as_list, ngettext, pgettext, verbatim
 from tcb_ops.kinds import environment_count, merchant_count
-from tcb_ops.ledger.database import not_a_ledger, on_network
+from tcb_ops.ledger.connection import not_a_ledger, on_network
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.locks import HeldError, hold
 from tcb_ops.lists.input_files import format_problem

@@ -16,9 +16,9 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tcb_ops.errors import LedgerError, TcbOpsError
 from tcb_ops.i18n import Text, _
-from tcb_ops.ledger import connections
-from tcb_ops.ledger.connections import BATCH, SPEND, Connection, Database, DatabaseFault
-from tcb_ops.ledger.database import not_a_ledger
+from tcb_ops.ledger import database
+from tcb_ops.ledger.connection import not_a_ledger
+from tcb_ops.ledger.database import BATCH, SPEND, Connection, Database, DatabaseFault
 from tcb_ops.ledger.files import CHANGE, REPLACED
 from tcb_ops.ledger.records import END_COLUMNS, PLAN_COLUMNS, RunRecord, Usage, end_values
 from tcb_ops.model import RowEnd
@@ -100,7 +100,7 @@ class PostgreSQL(Database):
         connection = psycopg.connect(**self._parameters, autocommit=True, cursor_factory=_Cursor)
         try:
             # PostgreSQL 13 has no idle_session_timeout.
-            waiting = f"{connections.WAITING_SECONDS}s"
+            waiting = f"{database.WAITING_SECONDS}s"
             _configure(connection, {"idle_session_timeout": "0", "lock_timeout": waiting})
         except psycopg.Error:
             connection.close()

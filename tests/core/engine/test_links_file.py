@@ -18,7 +18,7 @@ import tcb_ops as tcb
 from tcb_ops.engine.links_file import LINK_COLUMNS, LinksFile, check_columns
 from tcb_ops.engine.list_kinds import LINKS
 from tcb_ops.errors import StoppedError, UsageError
-from tcb_ops.ledger.connections import Connection
+from tcb_ops.ledger.database import Connection
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import NewRun, RunRecord, Usage
 from tcb_ops.model import Link, Outcome, Reason, Row, RowEnd, RunSettings, Secret

@@ -14,7 +14,7 @@ from tables import table
 from tcb_ops.engine import writer
 from tcb_ops.engine.list_kinds import LINKS
 from tcb_ops.engine.writer import LedgerWriter
-from tcb_ops.ledger.connections import Connection
+from tcb_ops.ledger.database import Connection
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.locks import Lease
 from tcb_ops.ledger.records import Closing, RunRecord, Usage

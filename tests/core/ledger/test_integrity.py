@@ -17,7 +17,7 @@ import tcb_ops as tcb
 from tcb_ops.cli.main import run as run_command
 from tcb_ops.errors import LedgerDamagedError, LedgerError
 from tcb_ops.features.simulator.faults import Fault
-from tcb_ops.ledger import connections
+from tcb_ops.ledger import database
 from tcb_ops.ledger.ledger import Ledger
 
 pytestmark = pytest.mark.slow
@@ -271,7 +271,7 @@ def test_an_emptied_ledger_is_not_taken_for_a_new_one(used):
 def test_another_programs_lock_is_said_after_two_seconds(used, monkeypatch, caplog):
     workspace = used(3)
     file = workspace.folder / "ledger.db"
-    monkeypatch.setattr(connections, "WAITING_SECONDS", 3)
+    monkeypatch.setattr(database, "WAITING_SECONDS", 3)
     with closing(Ledger(str(file))) as ledger, closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
         with pytest.raises(LedgerError, match="Another program has locked the ledger"):

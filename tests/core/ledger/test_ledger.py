@@ -32,7 +32,7 @@ from tcb_ops.errors import (
     UsageError,
 )
 from tcb_ops.i18n import Bilingual
-from tcb_ops.ledger.database import of_another_user
+from tcb_ops.ledger.connection import of_another_user
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.records import Closing, NewRun, RunRecord, Usage
 from tcb_ops.model import Outcome, Reason, RowEnd

@@ -25,7 +25,8 @@ from tcb_ops.engine import engine
 from tcb_ops.errors import LedgerError, UsageError
 from tcb_ops.features.cluster.coordinator import without_password
 from tcb_ops.features.simulator.faults import Fault
-from tcb_ops.ledger import connections, schema
+from tcb_ops.ledger import database as ledger_database
+from tcb_ops.ledger import schema
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.ledger.locks import hold, host_name, planning, process_identity
 from tcb_ops.settings import Settings
@@ -205,7 +206,7 @@ def test_an_older_ledger_is_upgraded(url, postgres, database, monkeypatch):
 @pytest.mark.integration
 @pytest.mark.parametrize("step", ["finish", "compact"])
 def test_a_table_that_stays_locked_ends_the_wait(url, monkeypatch, step, open_workspace):
-    monkeypatch.setattr(connections, "WAITING_SECONDS", 1)
+    monkeypatch.setattr(ledger_database, "WAITING_SECONDS", 1)
     workspace = open_workspace(many(TEA, rows=2))
     settings = workspace.with_options(ledger=url)
     run = workspace.upload(settings=settings)
