@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
@@ -338,7 +337,7 @@ class ExportMenu(Menu):
         self._worker.say(_("Exporting run {id} …", id=run.id), line=self.line)
         self._exported()
         chosen = run.final() if final else run
-        folder = Path(f"reports/{chosen.id}{'-final' * final}")
+        folder = chosen.settings.reports / f"{chosen.id}{'-final' * final}"
         printing = hooks(PdfHooks)
         chosen.export(folder, pdf=printing is not None and printing.find_chromium() is not None)
         self.files.value = file_links(folder)

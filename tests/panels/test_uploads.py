@@ -424,6 +424,17 @@ def test_wechat_is_asked_about_a_cause(open_lab, read):
     assert shown.index(verdict.evidence[-1].en) < shown.index(f"Text for the merchant: {verdict.message}")
 
 
+def test_a_panel_exports_into_the_reports_folder_of_the_settings(open_lab):
+    lab = open_lab()
+    settings = lab.workspace.folder / "tcb-ops.toml"
+    settings.write_text(f'reports = "audited"\n{settings.read_text(encoding="utf-8")}', encoding="utf-8")
+    panel = lab.uploads()
+    press(panel)
+    press(panel, panel.monitor.export.this)
+    assert (lab.workspace.folder / "audited" / panel.run.id / "manifest.json").exists()
+    assert not (lab.workspace.folder / "reports").exists()
+
+
 def test_export_writes_the_folder_and_links_lead_to_its_files(open_lab, read):
     lab = open_lab()
     panel = lab.uploads()
