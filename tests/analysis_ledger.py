@@ -109,7 +109,7 @@ def weekly_list(folder: Path, merchants: Merchants, day: int) -> Path:
 
 
 def move(file: Path, dest: Path, begun: Sequence[tuple[str, datetime]]) -> None:
-    """Move the runs to their days, and write the ledger to one file."""
+    """Move the runs to their days, and write the ledger to one file, which is the same each time."""
     seeded = random.Random(2026)
     with closing(sqlite3.connect(file)) as ledger:
         for run, at in begun:
@@ -137,9 +137,17 @@ def move(file: Path, dest: Path, begun: Sequence[tuple[str, datetime]]) -> None:
                 (new, started, round(ended, 3), round(ended - started, 3), number),
             )
             ledger.execute("UPDATE runs SET parent = ? WHERE parent = ?", (new, run))
+            ledger.execute("UPDATE runs SET settings = replace(settings, ?, ?)", (run, new))
         ledger.execute(
             "UPDATE files SET changed_at = (SELECT MAX(ended_at) FROM rows WHERE rows.run = files.run AND rows.line = files.line)"
         )
+        ledger.execute("UPDATE rows SET rid = printf('6a000000-%08x-%08x', run, line) WHERE rid != ''")
+        ledger.execute(
+            "UPDATE rows SET mtime_ns = ? WHERE mtime_ns IS NOT NULL", (int(FIRST.timestamp()) * 10**9,)
+        )
+        ledger.execute("CREATE TEMP TABLE sorted AS SELECT * FROM files ORDER BY store, path")
+        ledger.execute("DELETE FROM files")
+        ledger.execute("INSERT INTO files SELECT * FROM sorted")
         ledger.execute("DELETE FROM exports")
         ledger.commit()
         ledger.execute("VACUUM INTO ?", (str(dest),))

@@ -1,7 +1,8 @@
 """Finished runs of every kind, kept in tests/histories as a ledger and its reports.
 
-`python tests/histories.py` makes them again, after a change of the ledger's schema or of what a report says. Read the difference
-(`git diff tests/histories`) before you commit it: what old runs say must not change by accident.
+`python tests/histories.py` makes them again, after a change of the ledger's schema or of what a report says. Ids and times are fixed,
+so that nothing else differs. Read the difference (`git diff tests/histories`) before you commit it: what old runs say must not change
+by accident.
 """
 
 from __future__ import annotations
@@ -10,14 +11,23 @@ import shutil
 import sqlite3
 import tempfile
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from analysis_ledger import FIRST, move
 from rigged_simulator import Simulator
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, write_csv
 
 import tcb_ops as tcb
 from tcb_ops.features.simulator.faults import Fault, Faults
+from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.model import Merchant
+from tcb_ops.reports.export import export
+
+if TYPE_CHECKING:
+    pass
 
 HISTORIES = Path(__file__).with_name("histories")
 KEPT = ("results.csv", "failed.csv", "errcodes.csv", "manifest.json")
@@ -77,19 +87,23 @@ def make() -> None:
         runs += [tcb.undo(upload, **options), tcb.audit(merchants, **options)]
         runs += [tcb.upload(batch, new_run=True, **options)]
         runs.append(tcb.delete(runs[-1], **options))
-        with closing(sqlite3.connect(folder / "ledger.db")) as ledger, ledger:
-            ledger.execute("UPDATE runs SET operator = 'op', host = 'host'")
-        for number, run in enumerate(runs):
-            report = tcb.open_run(run.id, settings=settings).export(folder / "reports" / str(number))
-            kept = HISTORIES / f"{number}-{run.record.kind}"
+    moved = folder / "moved.db"
+    begun = [(run.id, FIRST + timedelta(hours=number)) for number, run in enumerate(runs)]
+    move(folder / "ledger.db", moved, begun)
+    settings = replace(settings, ledger=str(moved))
+    with closing(Ledger(str(moved))) as ledger:
+        for number, run in enumerate(sorted(ledger.runs(), key=lambda run: run.created_at)):
+            report = folder / "reports" / str(number)
+            export(ledger, run, report, settings, now=FIRST.timestamp() + 86_400)
+            kept = HISTORIES / f"{number}-{run.kind}"
             if number == WHOLE:
                 shutil.copytree(report, kept)
                 continue
             kept.mkdir()
             for name in KEPT:
                 shutil.copy(report / name, kept)
-    with closing(sqlite3.connect(folder / "ledger.db")) as ledger:
-        ledger.execute("VACUUM INTO ?", (str(HISTORIES / "ledger.db"),))
+    with closing(sqlite3.connect(moved)) as database:
+        database.execute("VACUUM INTO ?", (str(HISTORIES / "ledger.db"),))
 
 
 if __name__ == "__main__":

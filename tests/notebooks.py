@@ -15,7 +15,7 @@ import tempfile
 from configparser import RawConfigParser
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import nbformat
 from babel.messages.catalog import Catalog
@@ -24,6 +24,9 @@ from nbclient import NotebookClient
 
 from tcb_ops.features.notebooks.parameters import NOTEBOOKS, in_language, notebook_names
 from tcb_ops.i18n import DOMAIN, LOCALE, Lang
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 PO = LOCALE / "zh" / "LC_MESSAGES" / f"{DOMAIN}.po"
 RULES = Path(__file__).with_name("nbval.cfg")
@@ -68,8 +71,7 @@ def executed(notebook: Any) -> Any:
 def cleaned(notebook: Any) -> Any:
     """Return a notebook whose outputs have no metadata, no links, and fixed values in place of what always differs."""
     makes_a_run = any(cell.source.startswith("run = panels.") for cell in notebook.cells)
-    applied = {"link", "run", "begun", "begun-zh"} if makes_a_run else {"link"}
-    rules = [(re.compile(rule["regex"]), rule["replace"]) for name, rule in _rules() if name in applied]
+    applied = ("link", "run", "begun", "begun-zh") if makes_a_run else ("link",)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)
         for output in cell.get("outputs", ()):
@@ -79,17 +81,19 @@ def cleaned(notebook: Any) -> Any:
                     {kind: output.data[kind] for kind in KEPT if kind in output.data}
                 )
                 for kind in output.data:
-                    for pattern, value in rules:
-                        output.data[kind] = pattern.sub(value, output.data[kind])
+                    output.data[kind] = fixed(output.data[kind], applied)
     notebook.metadata = nbformat.NotebookNode({name: notebook.metadata[name] for name in ("kernelspec",)})
     notebook.metadata.language_info = nbformat.NotebookNode(name="python")
     return notebook
 
 
-def _rules() -> list[tuple[str, Any]]:
+def fixed(text: str, applied: Collection[str]) -> str:
+    """Return a text with fixed values in place of what always differs, by the rules with these names."""
     parser = RawConfigParser()
     parser.read(RULES, encoding="utf-8")
-    return list(parser.items())[1:]
+    for name in applied:
+        text = re.sub(parser[name]["regex"], parser[name]["replace"], text)
+    return text
 
 
 def main(names: list[str]) -> None:

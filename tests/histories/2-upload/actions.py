@@ -1,8 +1,8 @@
-# What can be done about run 20261203-224753-87e9. Nothing of it was run: run the block of a merchant by itself.
+# What can be done about run 20261001-040000-f7ed. Nothing of it was run: run the block of a merchant by itself.
 # %%
 import tcb_ops as tcb
 
-settings = tcb.load_settings(None, {"ledger": "/tmp/tcb-ops-histories/ledger.db", "merchants": "/tmp/tcb-ops-histories/merchants.csv", "lang": "en"})
+settings = tcb.load_settings(None, {"ledger": "/tmp/tcb-ops-histories/moved.db", "merchants": "/tmp/tcb-ops-histories/merchants.csv", "lang": "en"})
 on = dict(settings=settings, target="http://127.0.0.1:18080")
 
 # %% 茶语小铺 (wxtea): 85088, 1 row. Open CloudBase for the merchant, and create an environment.
@@ -12,4 +12,4 @@ print(tcb.call("wxtea", "tcb/createclouduser", **on))
 # print(tcb.call("wxtea", "tcb/createenvandresource", {"type": "CreatePostpayPackage", "alias": "tea"}, **on))
 
 # %% Then run the rows again whose cause has gone
-# tcb.retry("20261203-224753-87e9", **on)
+# tcb.retry("20261001-040000-f7ed", codes=["85088"], **on)
