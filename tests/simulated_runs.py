@@ -121,7 +121,7 @@ class Oracle(Watch):
     done: dict[int, Outcome] = field(default_factory=dict)
     """Lines that the ledger has."""
     answered: set[int] = field(default_factory=set)
-    """Lines of this session whose success has arrived."""
+    """Lines of this session whose success has arrived, and which it has not recorded."""
     begun: set[int] = field(default_factory=set)
     """Lines of which this session has made a call."""
     in_flight: Counter[str] = field(default_factory=Counter)
@@ -239,6 +239,7 @@ class Oracle(Watch):
             if end.line in self.done:
                 raise Violation(f"line {end.line} is recorded twice")
             self.done[end.line] = end.outcome
+            self.answered.discard(end.line)  # another session may request the link again, of which it has no file
             row = self.rows[end.line - 2]
             code, scope = _stopping(end)
             for name, counted in ((row.env, scope is Scope.ENV), (row.appid, scope is Scope.APPID)):
