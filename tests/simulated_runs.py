@@ -239,7 +239,8 @@ class Oracle(Watch):
             if end.line in self.done:
                 raise Violation(f"line {end.line} is recorded twice")
             self.done[end.line] = end.outcome
-            self.answered.discard(end.line)  # another session may request the link again, of which it has no file
+            # Another session may request the link again, of which its file has none.
+            self.answered.discard(end.line)
             row = self.rows[end.line - 2]
             code, scope = _stopping(end)
             for name, counted in ((row.env, scope is Scope.ENV), (row.appid, scope is Scope.APPID)):
