@@ -115,6 +115,18 @@ def test_an_audit_asks_once_per_environment_and_shows_what_changed(open_lab, rea
     assert not any(line[9] for line in panel.monitor.grid.lines.values())
 
 
+def test_a_retry_of_an_audit_offers_no_other_retry(open_lab):
+    lab = open_lab(faults=[Fault(env=BOOKS.env, errcode=85088)])
+    audits = lab.audits()
+    press(audits)
+    tcb.retry(audits.run.id, settings=audits.run.settings)
+    panel = lab.attach()
+    assert panel.run.record.parent == audits.run.id
+    assert panel.run.counts == {"unhealthy": 1}
+    assert panel.monitor.retry.button.layout.display == "none"
+    assert "data-retry" not in panel.monitor.grid.causes
+
+
 def test_a_run_is_chosen_looked_at_and_exported(open_lab):
     lab = open_lab()
     uploads = lab.uploads()
