@@ -25,7 +25,7 @@ from tcb_ops.features.health.remedies import (
 )
 from tcb_ops.features.health.verdicts import presumed
 from tcb_ops.formatting import sanitize
-from tcb_ops.i18n import Lang, Text, _
+from tcb_ops.i18n import Lang, Text, _, as_list
 from tcb_ops.kinds import Kind
 from tcb_ops.ledger.records import RunRecord
 from tcb_ops.model import Merchant, Owner
@@ -101,8 +101,10 @@ def actions_about(code: str, appid: str, env: str, settings: Settings) -> list[A
 def cell_of(group: CodeGroup, run: Run) -> str:
     """Return the calls about a code of a run, and the retry, as a cell of a notebook; what costs money is a comment."""
     lines, lang = ["import tcb_ops as tcb", ""], run.settings.lang
-    for share in group.merchants:
-        lines.append(f"# {_line(share.merchant or share.appid)}")
+    of_platform = _owner(group.code) is Owner.PLATFORM  # one call for all
+    for share in group.merchants[:1] if of_platform else group.merchants:
+        if not of_platform:
+            lines.append(f"# {_line(share.merchant or share.appid)}")
         for action in actions_about(group.code, share.appid, share.envs[0], run.settings):
             lines.append(_comment(action.step.does, lang))
             if action.step is PREAUTH_CODE:
@@ -181,16 +183,18 @@ def _of_link(run: RunRecord, appid: str, settings: Settings) -> str:
 def _blocks(
     causes: Iterable[Cause], kind: Kind, settings: Settings
 ) -> Iterator[tuple[Text, str, list[Action]]]:
-    """Yield each merchant's calls about a code, with their title and its appid."""
+    """Yield each account's calls about a code, with their title and its appid: a merchant's, or once that of the platform."""
     rows: dict[tuple[str, str], list[Cause]] = {}
     for cause in causes:
-        rows.setdefault((cause.appid, cause.code), []).append(cause)
+        of_platform = _owner(cause.code) is Owner.PLATFORM
+        appid = settings.tokens.component_appid if of_platform else cause.appid
+        rows.setdefault((appid, cause.code), []).append(cause)
     for (appid, code), its in rows.items():
         if actions := _calls_of(its[0], settings):
-            name, count = _line(its[0].merchant or appid), kind.unit_count(sum(cause.rows for cause in its))
-            about = {"name": name, "appid": appid, "code": code, "rows": count}
-            title = _("{name} ({appid}): {code}, {rows}. {remedy}", remedy=remedy_of_code(code).text, **about)
-            yield title, appid, actions
+            names = as_list(dict.fromkeys(_line(cause.merchant or cause.appid) for cause in its), 3)
+            count = kind.unit_count(sum(cause.rows for cause in its))
+            title = _("{name} ({appid}): {code}, {rows}. {remedy}", remedy=remedy_of_code(code).text)
+            yield title.format(name=names, appid=appid, code=code, rows=count), appid, actions
 
 
 def _mark(action: Action) -> str:

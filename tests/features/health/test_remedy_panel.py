@@ -9,7 +9,7 @@ import sys
 import pytest
 from failed_runs import CAKE, NO_CLOUD, failed_run
 from panel_lab import press, text_of
-from token_server import BOOKS, TEA, TEA_TEST
+from token_server import BOOKS, COMPONENT, TEA, TEA_TEST
 from workspace import QUICK
 
 import tcb_ops as tcb
@@ -17,6 +17,7 @@ from tcb_ops.cli.main import run as run_command
 from tcb_ops.features.health.actions import PYTHON, SHELL, cell_of
 from tcb_ops.features.simulator.faults import Fault, SimulatedAccount, SimulatedEnvironment
 from tcb_ops.lists.merchants import read_merchants
+from tcb_ops.model import Merchant, Owner
 from tcb_ops.panels.context import PanelContext, use_context
 from tcb_ops.panels.notebook_panels import PanelOptions, RunPanel
 from tcb_ops.start import identified
@@ -182,6 +183,20 @@ def test_the_retry_in_a_report_takes_only_rows_that_something_was_done_about(ope
     python, shell = ((folder / name).read_text(encoding="utf-8") for name in (PYTHON, SHELL))
     assert f"\n# tcb-ops retry {run.id} --errcode 85088 --" in shell
     assert f'\n# tcb.retry("{run.id}", codes=["85088"], **on)\n' in python
+
+
+def test_the_platforms_quota_is_reset_by_one_call_however_many_merchants_wait(open_token_server, tmp_path):
+    own = [Merchant(f"wxown{n}", f"素材 {n}", f"own-{n}", owner=Owner.PLATFORM) for n in range(3)]
+    full = SimulatedAccount(COMPONENT.appid, daily_limit=5, used=5)
+    server = open_token_server([TEA, *own], accounts=[full])
+    run = failed_run(server, own, listed=own)
+    folder = run.export(tmp_path / "report")
+    python, shell = ((folder / name).read_text(encoding="utf-8") for name in (PYTHON, SHELL))
+    (group,) = run.overview().codes
+    for text in (python, shell, cell_of(group, run)):
+        assert text.count("clear_quota") == 1, text
+    assert "素材 0, 素材 1, 素材 2 (wxcomponent): 45009 (component), 3 rows." in python
+    assert f'\n# tcb.retry("{run.id}", **on)\n' in python
 
 
 def test_the_link_of_an_authorization_is_left_to_a_command_that_shows_it(open_token_server, tmp_path):
