@@ -47,6 +47,10 @@ class Postgres:
         self._process.send_signal(signal.SIGQUIT)  # an "immediate" shutdown
         self._process.wait(240)
 
+    def promote(self) -> None:
+        """Let a standby work alone."""
+        self.run("SELECT pg_promote()")
+
     def url(self, database: str, user: str = "postgres") -> str:
         return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{database}"
 
@@ -122,6 +126,7 @@ def pooled(server: Postgres, mode: str) -> Iterator[Postgres]:
         (folder / "pgbouncer.ini").write_text(
             f"[databases]\n* = host=127.0.0.1 port={server.port} user=postgres\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
             f"listen_port = {pooler.port}\nunix_socket_dir =\nauth_type = any\npool_mode = {mode}\n"
+            "server_login_retry = 1\nquery_wait_timeout = 5\n"  # 15 and 120 seconds by default
         )
         argv = [found, folder / "pgbouncer.ini"]
         pooler.start()
@@ -129,6 +134,37 @@ def pooled(server: Postgres, mode: str) -> Iterator[Postgres]:
             yield pooler
         finally:
             pooler.stop()
+
+
+@contextmanager
+def standby(server: Postgres) -> Iterator[Postgres]:
+    """Run a copy of a cluster that follows it, and works alone once `promote` is called."""
+    found = programs()
+    assert found is not None
+    with _folder() as (folder, who):
+        data = folder / "data"
+        words = (
+            "-D",
+            data,
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(server.port),
+            "-U",
+            "postgres",
+            "-R",
+            "-X",
+            "stream",
+        )
+        subprocess.run(
+            [found / "pg_basebackup", *words, "-c", "fast"],
+            check=True,
+            capture_output=True,
+            cwd=folder,
+            **who,
+        )
+        with _server(found, data, folder, who) as copy:
+            yield copy
 
 
 @contextmanager

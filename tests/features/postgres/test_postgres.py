@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from free_ports import free_port
-from postgres import PASSWORD, Postgres, pooled
+from postgres import PASSWORD, Postgres, pooled, standby
 from workspace import BOOKS, QUICK, TEA, TEA_TEST, Workspace, many
 
 import tcb_ops as tcb
@@ -113,6 +113,10 @@ class Network:
     def fall_silent(self) -> None:
         self._open.clear()
 
+    def lead_to(self, port: int) -> None:
+        """Lead new connections to another server."""
+        self._to = port
+
     def speak(self) -> None:
         self._open.set()
 
@@ -130,7 +134,11 @@ class Network:
                 near, _ = self._listening.accept()
             except OSError:
                 return
-            far = socket.create_connection(("127.0.0.1", self._to))
+            try:
+                far = socket.create_connection(("127.0.0.1", self._to))
+            except OSError:  # the server has ended
+                near.close()
+                continue
             self._sockets += [near, far]
             for pair in ((near, far), (far, near)):
                 threading.Thread(target=self._pass_on, args=pair, daemon=True).start()
@@ -142,6 +150,69 @@ class Network:
                 sink.sendall(data)
         with suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", [False, True], ids=["directly", "through a pooler"])
+def test_a_run_whose_server_restarts_stops_and_is_resumed(
+    open_workspace, assert_complete, wait_for, postgres, database, pool
+):
+    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.1)])
+    with ExitStack() as stack:
+        server = stack.enter_context(pooled(postgres, "session")) if pool else postgres
+        settings = with_ledger(workspace, server.url(database))
+        running = workspace.start_upload(settings=settings, limits=tcb.RunLimits(concurrency=8))
+        wait_for(lambda: workspace.sim.stats["stored"] >= 20)
+        postgres.stop()
+        with pytest.raises(LedgerError) as caught:
+            running.wait()
+        assert caught.value.exit_code == 3
+        postgres.start()
+        wait_for(lambda: answers(server, database))
+        resume(workspace, settings, running.id, assert_complete)
+
+
+def answers(server, database):
+    """Whether a server answers; a pooler tries again a second after it could not reach its own."""
+    import psycopg
+
+    try:
+        return server.run("SELECT 1", database) == [(1,)]
+    except psycopg.OperationalError:
+        return False
+
+
+@pytest.mark.slow
+def test_a_run_is_resumed_on_a_standby_that_has_taken_over(
+    open_workspace, assert_complete, wait_for, postgres, database
+):
+    workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=60), [Fault(delay=0.1)])
+    with standby(postgres) as copy, closing(Network(postgres.port)) as network:
+        url = f"postgresql+psycopg://postgres@127.0.0.1:{network.port}/{database}"
+        settings = with_ledger(workspace, url)
+        running = workspace.start_upload(settings=settings, limits=tcb.RunLimits(concurrency=8))
+        wait_for(lambda: workspace.sim.stats["stored"] >= 20)
+        postgres.stop()
+        try:
+            with pytest.raises(LedgerError):
+                running.wait()
+            copy.promote()
+            network.lead_to(copy.port)
+            resume(workspace, settings, running.id, assert_complete)
+        finally:
+            postgres.start()
+
+
+def resume(workspace, settings, run, assert_complete):
+    """Resume a run that was stopped, and see that it ends with nothing sent again but what was not recorded."""
+    recorded = assert_complete(tcb.open_run(run, settings=settings), 180)["uploaded"]
+    sent = workspace.sim.stats["stored"]
+    assert 0 < recorded <= sent
+    workspace.sim.play([])
+    again = workspace.start_upload(settings=settings)
+    assert (again.id, again.resumed) == (run, True)
+    assert assert_complete(again.wait(), 180) == {"uploaded": 180}
+    assert workspace.sim.stats["stored"] == sent + 180 - recorded
 
 
 @pytest.mark.integration
