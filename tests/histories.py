@@ -14,7 +14,6 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from analysis_ledger import FIRST, move
 from rigged_simulator import Simulator
@@ -25,9 +24,6 @@ from tcb_ops.features.simulator.faults import Fault, Faults
 from tcb_ops.ledger.ledger import Ledger
 from tcb_ops.model import Merchant
 from tcb_ops.reports.export import export
-
-if TYPE_CHECKING:
-    pass
 
 HISTORIES = Path(__file__).with_name("histories")
 KEPT = ("results.csv", "failed.csv", "errcodes.csv", "manifest.json")

@@ -143,26 +143,17 @@ def standby(server: Postgres) -> Iterator[Postgres]:
     assert found is not None
     with _folder() as (folder, who):
         data = folder / "data"
-        words = (
+        source = f"host=127.0.0.1 port={server.port} user=postgres"
+        copied = [
+            found / "pg_basebackup",
             "-D",
             data,
-            "-h",
-            "127.0.0.1",
-            "-p",
-            str(server.port),
-            "-U",
-            "postgres",
-            "-R",
-            "-X",
-            "stream",
-        )
-        subprocess.run(
-            [found / "pg_basebackup", *words, "-c", "fast"],
-            check=True,
-            capture_output=True,
-            cwd=folder,
-            **who,
-        )
+            "-d",
+            source,
+            "--write-recovery-conf",
+            "--checkpoint=fast",
+        ]
+        subprocess.run(copied, check=True, capture_output=True, cwd=folder, **who)
         with _server(found, data, folder, who) as copy:
             yield copy
 

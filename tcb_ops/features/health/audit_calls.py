@@ -91,8 +91,8 @@ class AuditCalls(Calls):
             return self._end(task, UNHEALTHY, Reason(code), unusual)
         link = await self._current_link(task)
         if isinstance(link, FailedAttempt):
-            is_refused = presumed(str(link.end.errcode)) == "env_gone"
-            if is_refused and cause_of(facts) == "no_env":
+            code = str(link.end.errcode)
+            if presumed(code) == "env_gone" and cause_of(replace(facts, code=code)) == "no_env":
                 return self._end(task, UNHEALTHY, NO_ENV)
             return link
         return replace(self._linked(task, link), detail=healthy_detail(facts))

@@ -33,6 +33,8 @@ NO_TOKENS = "no_tokens"
 """In place of a reason: the token source has no token for any merchant."""
 NOT_LISTED = "not_listed"
 """In place of a code: WeChat does not list the environment."""
+NOT_SHARED = "-601013"
+"""The errcode for an environment of another account, whose owner shares it."""
 SKEWED = 300
 """Clock difference in seconds that makes links and tokens expire early: links last about 15 minutes."""
 FULL_VERDICTS = 3
@@ -206,7 +208,7 @@ def cause_of(facts: Facts) -> str:
         ("unavailable", status not in {"", NORMAL}),
         ("quota_used", left == 0),
         ("env_of_another", absent and bool(facts.code) and facts.has_others(facts.merchant.env)),
-        ("no_env", absent and not listed and not facts.own),
+        ("no_env", absent and not listed and not facts.own and facts.code != NOT_SHARED),
         ("env_gone", absent),
         ("passed", rows == "quota_used" and left is not None and well),
         ("env_refused", works and rows == "env_gone"),

@@ -91,6 +91,7 @@ TABLE = [
     ("", listed(env="tea-9"), None, SET, {"appids": SHARED}, "env_gone"),
     ("-601012", listed(env="tea-9"), None, SET, {}, "env_gone"),
     ("-601012", {}, None, SET, {}, "no_env"),
+    ("-601013", {}, None, SET, {}, "env_gone"),
     ("", {}, None, SET, {"appids": SHARED}, "no_env"),
     ("-601012", {}, None, SET, {"appids": SHARED}, "env_of_another"),
     ("45009", listed(), LEFT, SET, {}, "passed"),
