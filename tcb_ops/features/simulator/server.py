@@ -21,7 +21,7 @@ from functools import lru_cache
 from http import HTTPStatus
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Self
+from typing import BinaryIO, Self
 
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
@@ -186,7 +186,14 @@ class Simulator:
             return _reset(http)
         if response.reset is Reset.MIDDLE:
             return _cut_short(http, response)
-        body = response.body.open("rb") if isinstance(response.body, Path) else response.body
+        body: bytes | BinaryIO = b""
+        if not isinstance(response.body, Path):
+            body = response.body
+        elif response.body.stat().st_size <= _IN_MEMORY:
+            # An open file would be closed only after the client has it all, and Windows deletes no open file.
+            body = response.body.read_bytes()
+        else:
+            body = response.body.open("rb")
         answer = web.Response(status=response.status, body=body, headers=response.headers)
         if unread:
             answer.force_close()
