@@ -14,12 +14,14 @@ from tcb_ops.start import StartOptions, settings_for, start_run
 from .kind import LOOK
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tcb_ops.cli.steps import RunCommand
     from tcb_ops.lists.batch import Batch
     from tcb_ops.run import RunHandle
 
 
-def start_look(batch: Batch, out=None, **options: Unpack[StartOptions]) -> RunHandle:
+def start_look(batch: Batch, out: Path | str | None = None, **options: Unpack[StartOptions]) -> RunHandle:
     """Start to look whether the environments of a list are open."""
     spec = list_spec(batch, LOOK)
     return start_run(lambda _: spec, settings_for(options), options, out=out)
