@@ -87,6 +87,13 @@ GUARDS = (
         SIMULATION,
     ),
     Guard(
+        "no probe of a merchant before its rate allows",
+        "engine/engine.py",
+        "return max(self._outage.probe_at, next_call)",
+        "return self._outage.probe_at",
+        SIMULATION,
+    ),
+    Guard(
         "no row begins after the lease has passed",
         "engine/engine.py",
         "or self._outage.since is not None or not self._lease.holds:",

@@ -176,7 +176,7 @@ class Oracle(Watch):
                 raise Violation(f"a call in {env} during its pause")
             if line not in self.begun and self.closed & {env, appid}:
                 raise Violation(f"line {line} begins, although the breaker of {env} or {appid} is open")
-            if scenario.rate and not self.world.is_down():
+            if scenario.rate:
                 if now - self.last_call.get(appid, -9e9) < 1 / scenario.rate - A_MOMENT:
                     raise Violation(f"link calls of {appid} follow each other within 1/rate seconds")
                 self.last_call[appid] = now

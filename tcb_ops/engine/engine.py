@@ -308,7 +308,8 @@ class Engine:
             self._timer = None
         wake_at = self._scheduler.next_timer()
         if self._outage.since is not None:
-            wake_at = self._outage.since + self._limits.patience if self._tasks else self._outage.probe_at
+            gives_up_at = self._outage.since + self._limits.patience
+            wake_at = gives_up_at if self._tasks else min(self._probe_at(), gives_up_at)
         if wake_at is not None and wake_at > now:
             self._timer = self._loop.call_at(wake_at, self._wake.set)
 
@@ -490,10 +491,15 @@ class Engine:
     def _probe(self, now: float) -> None:
         """Try one held row at a time during an outage; stop the run when patience runs out."""
         self._stop_after_outage(now)
-        if self._error is None and now >= self._outage.probe_at and self._held_tasks and not self._tasks:
+        if self._error is None and now >= self._probe_at() and self._held_tasks and not self._tasks:
             held = self._held_tasks.pop(0)
             self._begin(held, now)
             self._start(self._work(held), self._tasks)
+
+    def _probe_at(self) -> float:
+        """Return when the next probe may begin: the platform may have received the calls whose answers were lost."""
+        next_call = self._held_tasks[0].lane.app.next_call if self._held_tasks else 0.0
+        return max(self._outage.probe_at, next_call)
 
     def _outage_ended(self) -> None:
         self._outage.ended()
