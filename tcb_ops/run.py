@@ -619,11 +619,18 @@ class RunHandle:
             if self._ended is None:
                 try:
                     with self._held, ctrl_c_raises():
-                        self._ended = self._end(then)
-                        if self._session is not None:
-                            self._session.raise_if_cancelled()
+                        try:
+                            self._ended = self._end(then)
+                            if self._session is not None:
+                                self._session.raise_if_cancelled()
+                        except TcbOpsError as error:
+                            self._ended = error
                 except TcbOpsError as error:
                     self._ended = error
+                except KeyboardInterrupt:
+                    # A second one, while a lock or a cluster is closed: the first one's error says how to resume.
+                    if not isinstance(self._ended, TcbOpsError):
+                        raise
                 finally:
                     _handles.pop(self.id, None)
                 if self._session is not None:

@@ -150,7 +150,7 @@ class RunSession:
     def _early_end(self, error: TcbOpsError) -> TcbOpsError:
         if isinstance(error, InterruptedRunError):
             error.exit_code = self._exit_code
-        with suppress(LedgerError):
+        with suppress(LedgerError, KeyboardInterrupt):  # a second Ctrl-C: how to resume is told all the same
             now = self._context.runtime.now()
             self._ledger.stop(self._run, stop_reason(error), now if self._left_begun else None)
         return _with_next(error, self._run, self._context.settings)

@@ -156,6 +156,25 @@ def test_a_ctrl_c_while_the_report_is_written_names_the_run(open_workspace):
         working.wait(ctrl_c)
 
 
+@pytest.mark.parametrize("moment", ["the reason is recorded", "the lock is released"])
+def test_a_second_ctrl_c_at_the_end_still_names_the_command_that_resumes(open_workspace, monkeypatch, moment):
+    workspace = open_workspace(many(TEA, rows=50), HELD)
+    working = workspace.start_upload()
+
+    def ctrl_c(*_arguments: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    if moment == "the reason is recorded":
+        monkeypatch.setattr(working._ledger, "stop", ctrl_c)
+    else:
+        working._held.callback(ctrl_c)
+    working.cancel()
+    with pytest.raises(tcb.InterruptedRunError) as caught:
+        working.wait()
+    (command,) = caught.value.text.commands()
+    assert f"--resume {working.id}" in command
+
+
 @pytest.mark.parametrize("kind", ["links", "upload"])
 def test_a_cancelled_run_leaves_its_rows_pending_and_goes_on(open_workspace, assert_complete, wait_for, kind):
     workspace = open_workspace(many(TEA, TEA_TEST, BOOKS, rows=50), HELD)
