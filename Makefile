@@ -11,11 +11,11 @@
 #   make windows   most quick tests and the main job on Windows' Python under Wine; as root it installs Debian's wine
 #   make wheel     a wheel with data, notebooks and translations, for `uv tool install`: dist/
 #   make coverage  the quick and the integration tests, measured: fails below 94 % of the lines
-#   make messages  the catalogue of Chinese messages, up to date with the code and compiled
+#   make messages  the catalogue of Chinese messages, compiled: after a change of a message
 #   make notebooks the outputs of the notebooks, and the Chinese ones: after a change of notebooks/*.ipynb
-#   make bench     speed, memory and growth against their targets; a quarter of an hour, ARGS=--quick for a first look
+#   make bench     speed, memory and growth, after a change of the hot path; a quarter of an hour, ARGS=--quick for a first look
 #   make profile   the CPU of a run of links by part and thread
-#   make docs      the documentation, in English and Chinese: docs/_build/html/index.html
+#   make docs      the documentation, in English and Chinese, after a change of a page: docs/_build/html/index.html
 #
 # ARGS goes to pytest: make quick ARGS='tests/core/engine -x'
 PYTHON ?= python3

@@ -288,8 +288,8 @@ def show_run(
         confirmed = [confirmation_text(*overview.confirmed)] if overview.confirmed is not None else []
         for line in (*change_lines(overview.changed_by, run.settings.zone), *confirmed):
             console.print(line)
-    if findings is not None:
-        return findings.exit_code(fail_on), overview
+    if findings is not None and (code := findings.exit_code(fail_on)) is not None:
+        return code, overview
     if finished and run.record.stopped is not None:
         return 3, overview
     confirmed_counts = overview.confirmed[1] if overview.confirmed is not None else {}

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 class ListKind(Kind):
     """A kind whose rows are those of a path list, which may have to be corrected."""
 
-    main = True
-
     def next_command(
         self, settings: Settings, run: RunRecord, actions: Sequence[NextAction]
     ) -> tuple[Text, list[str]] | None:
@@ -46,7 +44,7 @@ class LinksKind(ListKind):
     label = _("links")
     report_title = _("Upload links report")
     done = _("issued with a link")
-    writes_links = True
+    main = writes_links = True
     keeps_headers = False
     wants = Want.FILE
 
@@ -68,7 +66,7 @@ class UploadKind(ListKind):
     changed = pgettext("by a run", "overwritten")
     replacing = frozenset({Outcome.UPLOADED})
     wants = Want.FILE
-    changes_store = sends_files = asks_store = clustered = True
+    main = changes_store = sends_files = asks_store = clustered = True
 
     def calls(self, context: CallContext) -> Calls:
         """Return the calls of an upload; those with a backup look at each path before they send."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import tzinfo
@@ -39,7 +40,7 @@ class FindingSection:
     title: Text
     lines: Sequence[FindingLine]
     causes: Sequence[Cause] = ()
-    """Their causes, if the operator has to act on them."""
+    """Their causes, if the operator has to act on them: a terminal shows the meaning of these codes only."""
     action: Text | None = None
     """What to do about all of them."""
     command: CommandText | None = None
@@ -85,10 +86,10 @@ class Findings(Protocol):
         """Return what else is to be known."""
         return ()
 
-    def exit_code(self, fail_on: str = "any") -> int:
-        """Return the exit code of the command; `fail_on`: which failures count."""
-        return 1 if self.sections() and fail_on != "none" else 0
+    def exit_code(self, fail_on: str = "any") -> int | None:  # noqa: ARG002  audits need it
+        """Return the exit code of the command, if not that of any run; `fail_on`: which failures count."""
+        return None
 
+    @abstractmethod
     def to_json(self, lang: Lang) -> dict[str, Any]:
-        """Return the object for `--json`, under the name of the kind."""
-        return {section.title.of(lang): [line.env for line in section.lines] for section in self.sections()}
+        """Return the object for `--json`, under the name of the kind. Its keys are the same in every language."""

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from workspace import BOOKS, TEA, many
 
 import tcb_ops as tcb
-from tcb_ops.features.simulator.faults import SimulatedEnvironment
+from tcb_ops.features.simulator.faults import Fault, FaultStep, SimulatedEnvironment
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def look(open_workspace, installed):
             check=False,
         )
 
-    execute.folder = workspace.folder
+    execute.folder, execute.sim = workspace.folder, workspace.sim
     return execute
 
 
@@ -51,7 +52,7 @@ def look(open_workspace, installed):
 def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(look):
     ended = look("look", "list.csv", "--json")
     assert (ended.returncode, json.loads(ended.stdout)["counts"]) == (1, {"open": 2, "shut": 2}), ended.stderr
-    assert json.loads(ended.stdout)["look"] == {"Shut": [BOOKS.env] * 2}
+    assert json.loads(ended.stdout)["look"] == {"shut": [BOOKS.env] * 2}
     (folder,) = (look.folder / "reports").iterdir()
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "What is open" in page
@@ -60,9 +61,50 @@ def test_a_kind_of_a_folder_runs_over_a_list_to_its_report(look):
     with (folder / "results.csv").open(encoding="utf-8-sig", newline="") as results:
         assert [row["tcb_outcome"] for row in csv.DictReader(results)] == ["open"] * 2 + ["shut"] * 2
     assert "look" in look("--help").stdout
-    assert "2 shut" in look("show").stdout + look("show").stderr
-    again = look("retry", "latest", "--json")
+    shown = look("show", "--kind", "look")
+    assert "2 shut" in shown.stdout + shown.stderr
+    again = look("retry", json.loads(ended.stdout)["run"], "--json")
     assert json.loads(again.stdout)["counts"] == {"shut": 2}, again.stderr
+
+
+@pytest.mark.slow
+def test_it_ends_with_1_if_no_row_succeeded_although_it_found_nothing(look):
+    look.sim.play([Fault(step=FaultStep.ENV_INFO, body="garbage")])
+    ended = look("look", "list.csv", "--attempts", "1", "--json")
+    assert (ended.returncode, json.loads(ended.stdout)["look"]) == (1, {"shut": []}), ended.stderr
+
+
+@pytest.mark.slow
+def test_the_command_suggested_when_it_stops_resumes_it(look):
+    look.sim.play([Fault(step=FaultStep.ENV_INFO, errcode=61004)])
+    stopped = look("look", "list.csv", "--rate", "50", "--backoff", "2")
+    assert stopped.returncode == 3
+    suggested = next(line for line in stopped.stderr.splitlines() if line.startswith("tcb-ops look --resume"))
+    look.sim.play([])
+    resumed = look(*shlex.split(suggested)[1:], "--json")
+    assert json.loads(resumed.stdout)["counts"] == {"open": 2, "shut": 2}, resumed.stderr
+
+
+@pytest.mark.slow
+def test_latest_remains_the_upload_after_it(look):
+    sent = json.loads(look("upload", "list.csv", "--root", "files", "--yes", "--json").stdout)
+    look("look", "list.csv")
+    assert json.loads(look("show", "--json").stdout)["run"] == sent["run"]
+    assert json.loads(look("show", "--kind", "look", "--json").stdout)["kind"] == "look"
+
+
+@pytest.mark.slow
+def test_its_function_refuses_what_it_would_ignore(look):
+    code = (
+        "import tcb_ops as tcb; batch = tcb.read_paths('list.csv'); "
+        "tcb.start_look({argument}, target='simulator'{option})"
+    )
+    for argument, option, says in (
+        ("batch", ", where='name=x'", "where cannot be"),
+        ("'list.csv'", "", "batch cannot be"),
+    ):
+        refused = look("-c", code.format(argument=argument, option=option))
+        assert f"ArgumentError: {says}" in refused.stderr
 
 
 PANEL = """

@@ -1,6 +1,7 @@
 """What the command line shows and takes: helps, options, the names of runs."""
 
 import re
+from dataclasses import asdict
 
 import click
 import pytest
@@ -8,6 +9,7 @@ from workspace import TEA, many
 
 from tcb_ops.cli import paragraphs
 from tcb_ops.cli.main import _SECTIONS, _references, cli, run
+from tcb_ops.engine.limits import RunLimits
 from tcb_ops.engine.next_commands import _NOT_TAKEN
 from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.hooks import load
@@ -106,6 +108,12 @@ def test_suggested_commands_repeat_only_options_that_they_take():
     for name in ("retry", *_NOT_TAKEN, *all_kinds()):
         taken = {option.opts[0] for option in options(COMMANDS[name])}
         assert REPEATED - taken == set(_NOT_TAKEN.get(name, ())), name
+
+
+def test_the_command_of_each_kind_takes_what_resumes_its_runs():
+    limits = {f"--{name.replace('_', '-')}" for name in asdict(RunLimits())}
+    for name in all_kinds():
+        assert {"--resume", *limits} <= {option.opts[0] for option in options(COMMANDS[name])}, name
 
 
 def test_names_that_newcomers_try_are_answered(capsys):

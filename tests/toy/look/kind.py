@@ -14,6 +14,7 @@ from . import SHUT
 
 if TYPE_CHECKING:
     from tcb_ops.engine.calls import CallContext, Calls
+    from tcb_ops.i18n import Lang
     from tcb_ops.ledger.reader import LedgerReader
     from tcb_ops.model import RowEnd
     from tcb_ops.reports.summary import RunSummary
@@ -55,6 +56,10 @@ class Looked(Findings):
     def sections(self) -> list[FindingSection]:
         """Return the environments that are shut as one section."""
         return [FindingSection(verbatim("Shut"), self.shut)] if self.shut else []
+
+    def to_json(self, lang: Lang) -> dict[str, list[str]]:
+        """Return the environments that are shut, a name for each row."""
+        return {"shut": [line.env for line in self.shut]}
 
 
 LOOK = LookKind()
