@@ -332,7 +332,7 @@ class Run:
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
         from tcb_ops.reports.data_frames import errcodes_frame
 
-        return errcodes_frame(self.overview().causes, self.settings)
+        return errcodes_frame(self.overview().causes, self.record.kind, self.settings)
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""

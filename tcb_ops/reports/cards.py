@@ -214,17 +214,40 @@ def _cause_groups(
         rows = merchants.total()
         shown.append((rows, CauseGroup(code, kind.unit_count(rows), meaning, action, who, names)))
     shown.sort(key=lambda counted: -counted[0])
-    total = sum(rows for rows, _group in shown)
-    title = _("Nothing is wrong: every row succeeded.")
-    if total:
-        title = ngettext(
-            "{label}: {rows}, {n:,} cause.",
-            "{label}: {rows}, {n:,} causes.",
-            len(shown),
-            label=kind.bad_label,
-            rows=kind.unit_count(total),
-        )
+    title = errcodes_title([rows for rows, _group in shown], kind)
     return title, [group for _rows, group in shown]
+
+
+def errcodes_title(rows: Sequence[int], kind: Kind) -> Text:
+    """Say how many rows did not succeed; `rows`: of each cause."""
+    if not rows:
+        return _("Nothing is wrong: every row succeeded.")
+    return ngettext(
+        "{label}: {rows}, {n:,} cause.",
+        "{label}: {rows}, {n:,} causes.",
+        len(rows),
+        label=kind.bad_label,
+        rows=kind.unit_count(sum(rows)),
+    )
+
+
+def errcodes_html(
+    codes: Sequence[str], lines: Sequence[tuple[str, str, str, Sequence[int]]], kind: Kind, lang: Lang
+) -> str:
+    """Render how many rows ended with which code, by merchant and environment, below the sums of all.
+
+    `lines`: merchant, appid, environment, and the numbers in the order of the codes. An appid is shown where merchants share a name.
+    """
+    sums = [sum(counts) for counts in zip(*(line[-1] for line in lines), strict=True)]
+    appids = defaultdict[str, set[str]](set)
+    for name, appid, _env, _counts in lines:
+        appids[name].add(appid)
+    shown: list[tuple[object, ...]] = [(_("all merchants").of(lang), "", *sums, sum(sums))] if lines else []
+    for name, appid, env, counts in lines[:SHOWN]:
+        merchant = f"{name} {appid}".strip() if len(appids[name]) > 1 else name or appid
+        shown.append((merchant, env, *(count or "" for count in counts), sum(counts)))
+    heads = [*heads_of(("merchant", "env"), lang), *codes, *heads_of(("rows",), lang)]
+    return str(_macros(lang).lines_card(errcodes_title(sums, kind), heads, shown, len(lines) - SHOWN))
 
 
 def report_html(report: Report, lang: Lang) -> str:

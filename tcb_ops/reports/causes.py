@@ -9,9 +9,13 @@ import pandas as pd
 
 from tcb_ops.i18n import Lang
 from tcb_ops.kinds import Kind
-from tcb_ops.reports.cards import causes_html, causes_text, heads_of
+from tcb_ops.reports.cards import causes_html, causes_text, errcodes_html, errcodes_title, heads_of
 
+_LINES, _WIDTH = 60, 120
+"""Of a printed table."""
 COLUMNS = ("code", "merchant", "appid", "env", "rows", "meaning", "action")
+INDEX = ("merchant", "appid", "env")
+"""Of errcodes."""
 
 
 class Causes(pd.DataFrame):
@@ -45,7 +49,8 @@ class Causes(pd.DataFrame):
 class Errcodes(pd.DataFrame):
     """What `Run.errcodes` returns. Whatever is derived from it is a plain DataFrame."""
 
-    _metadata: ClassVar[list[str]] = ["lang"]
+    _metadata: ClassVar[list[str]] = ["kind", "lang"]
+    kind: Kind
     lang: Lang
 
     @property
@@ -55,15 +60,23 @@ class Errcodes(pd.DataFrame):
     def __reduce__(self) -> Any:
         return pd.DataFrame(self).__reduce__()
 
-    def _for_people(self) -> pd.DataFrame:
-        if self.lang is Lang.EN:
-            return pd.DataFrame(self)
-        index, columns = (heads_of(map(str, axis.names), self.lang) for axis in (self.index, self.columns))
-        return pd.DataFrame(self).rename_axis(index=index, columns=columns)
-
     def __repr__(self) -> str:
-        return repr(self._for_people())
+        if tuple(self.index.names) != INDEX:
+            return repr(pd.DataFrame(self))
+        if self.empty:
+            return errcodes_title((), self.kind).of(self.lang)
+        shown = pd.DataFrame(self)
+        if self.lang is not Lang.EN:
+            index, columns = (
+                heads_of(map(str, axis.names), self.lang) for axis in (self.index, self.columns)
+            )
+            shown = shown.rename_axis(index=index, columns=columns)
+        return shown.to_string(max_rows=_LINES, line_width=_WIDTH)
 
     def _repr_html_(self) -> str | None:
-        html: str | None = self._for_people()._repr_html_()  # type: ignore[operator]
-        return html
+        if tuple(self.index.names) != INDEX:  # changed in place
+            plain: str | None = pd.DataFrame(self)._repr_html_()  # type: ignore[operator]
+            return plain
+        codes = [*map(str, self.columns)]
+        lines = [(*key, counts) for key, counts in zip(self.index, self.to_numpy().tolist(), strict=True)]
+        return errcodes_html(codes, lines, self.kind, self.lang)

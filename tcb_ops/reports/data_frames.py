@@ -6,6 +6,7 @@ Times in frames are naive, in the time zone that `attrs["timezone"]` names: `to_
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from io import StringIO
@@ -147,26 +148,41 @@ def saved_results_frame(data: bytes, timezone: str) -> pd.DataFrame:
         raise ValueError(*error.args) from None
 
 
-def errcodes_frame(causes: Sequence[Cause], settings: Settings) -> pd.DataFrame:
+def errcodes_frame(causes: Sequence[Cause], kind: Kind, settings: Settings) -> pd.DataFrame:
     """Count the rows that did not succeed by merchant and code.
 
     Index merchant, appid, env; a column per code, Int64. The codes are those of errcodes.csv: errcodes as
     numbers, others (`AccessDenied`, `no_token`, `pending`, …) as text.
 
-    Merchants and codes are ordered by their largest number. If all rows succeeded, the frame is empty, with the
-    same index names. What is shown has the names of the settings' language.
+    Merchants, their environments, and codes are ordered by all their rows, the most first. If all rows succeeded, the
+    frame is empty, with the same index names. A notebook shows the first lines with the sums, in the settings' language.
     """
+    import pandas as pd
+
     from tcb_ops.reports.causes import Errcodes
 
-    names = ("merchant", "appid", "env", "rows")
-    errcodes = frame_of(names, map(attrgetter(*names), causes))
-    codes = (cause.code for cause in causes)
-    errcodes["errcode"] = [int(code) if ERRCODE.fullmatch(code) else code for code in codes]
-    table = errcodes.pivot_table(
-        index=[*names[:3]], columns="errcode", values="rows", aggfunc="sum", fill_value=0, sort=False
+    of_merchant, of_env, of_code = Counter[object](), Counter[object](), Counter[str]()
+    for cause in causes:
+        of_merchant[cause.merchant, cause.appid] += cause.rows
+        of_env[cause.appid, cause.env] += cause.rows
+        of_code[cause.code] += cause.rows
+
+    def most_first(cause: Cause) -> tuple[object, ...]:
+        merchant = (cause.merchant, cause.appid)
+        return -of_merchant[merchant], merchant, -of_env[cause.appid, cause.env], cause.env
+
+    names = ("merchant", "appid", "env", "code", "rows")
+    lines = frame_of(names, map(attrgetter(*names), sorted(causes, key=most_first)))
+    table = lines.pivot_table(
+        index=[*names[:3]], columns="code", values="rows", aggfunc="sum", fill_value=0, sort=False
+    )
+    codes = sorted(of_code, key=lambda code: (-of_code[code], code))
+    table = table[codes]
+    table.columns = pd.Index(
+        [int(code) if ERRCODE.fullmatch(code) else code for code in codes], name="errcode"
     )
     frame = Errcodes(table.astype("Int64"))
-    frame.lang = settings.lang
+    frame.kind, frame.lang = kind, settings.lang
     return frame
 
 

@@ -30,6 +30,16 @@ def test_outside_of_a_notebook_a_line_does_the_work(open_lab, capsys):
     assert (lab.workspace.folder / "links.csv").exists()
 
 
+@pytest.mark.needs("simulator")
+def test_links_of_the_sample_are_written_where_the_card_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    panels.use("simulator")
+    run = panels.links(panels.read_paths())
+    assert run.record.links == str(tmp_path / "links.csv")
+    assert len(run.links()) == run.record.rows
+    assert "links.csv" in run._repr_html_()
+
+
 @pytest.mark.parametrize("line", ["upload('list.csv', root='files'", "links('list.csv'", "audit("])
 def test_a_live_target_needs_yes_where_nobody_looks(open_lab, line):
     lab = open_lab()

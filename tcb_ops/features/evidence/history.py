@@ -554,12 +554,10 @@ def read_history(
         len(damaged) + unknown,
     )
     notes = (left_out,) if damaged or unknown else ()
-    absent = absent if ledger is not None else _no_run_yet(settings)
+    if ledger is None:
+        text = _("There is no ledger {ledger} yet: the first run makes it. To read another, name its file.")
+        absent = text.format(ledger=settings.ledger_name)
     return History(span, tuple(runs), tuple(lines), target, settings, absent, notes, ledger, ended)
-
-
-def _no_run_yet(settings: Settings) -> Text:
-    return _("{ledger} has no run yet.", ledger=settings.ledger_name)
 
 
 def _why_absent(ledger: LedgerReader, settings: Settings, kind: str, span: Sequence[date]) -> Text:
@@ -580,7 +578,7 @@ def _why_absent(ledger: LedgerReader, settings: Settings, kind: str, span: Seque
         return text.format(target=target_name(target), name=settings.ledger_name, runs=runs, others=listed)
     if others:
         return _("No run of this kind to {target} yet.", target=target_name(target))
-    return _no_run_yet(settings)
+    return _("{ledger} has no run yet.", ledger=settings.ledger_name)
 
 
 @cache

@@ -67,7 +67,7 @@ class SavedRun(Tabular):
         """Return how many rows did not succeed, by merchant (appid, env) × code, as in errcodes.csv."""
         from tcb_ops.reports.data_frames import errcodes_frame
 
-        return errcodes_frame(self._causes(), self._settings)
+        return errcodes_frame(self._causes(), self._kind, self._settings)
 
     def causes(self) -> pd.DataFrame:
         """Return what went wrong and what to do: a line per code, merchant and environment, most rows first."""

@@ -12,11 +12,12 @@ import pytest
 from nbclient import NotebookClient
 
 import tcb_ops as tcb
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import InputError, LedgerError
 from tcb_ops.i18n import Lang, _, verbatim
 from tcb_ops.ledger.records import EnvRecord
 from tcb_ops.model import SIMULATOR, Outcome, Owner, Problem, Reason, RowEnd
-from tcb_ops.reports.cards import error_html
+from tcb_ops.reports.cards import errcodes_html, error_html
 from tcb_ops.reports.export import Report
 from tcb_ops.run import Run
 from tcb_ops.settings import Settings
@@ -191,12 +192,33 @@ def test_what_a_run_shows_to_users_is_in_its_docstring(run_of):
 
 def test_errcodes_are_shown_in_chinese_and_keep_their_names(run_of):
     errcodes = run_of([REFUSED, REFUSED, UPLOADED], lang=Lang.ZH).errcodes()
-    for shown in (words(errcodes._repr_html_()), repr(errcodes)):
-        assert {"错误码", "商户", "环境"} <= {*shown.split()}
-        assert "merchant" not in shown
+    assert words(errcodes._repr_html_()).startswith("未成功：2 行，共 1 种原因。 商户 环境 85088 行数")
+    assert {"错误码", "商户", "环境"} <= {*repr(errcodes).split()}
+    assert "merchant" not in errcodes._repr_html_() + repr(errcodes)
     assert [*errcodes.index.names, errcodes.columns.name] == ["merchant", "appid", "env", "errcode"]
     assert type(errcodes.head()) is type(errcodes.sum(axis=1).to_frame()) is pd.DataFrame
     assert "merchant" in repr(run_of([REFUSED], id="english").errcodes())
+
+
+def test_the_errcode_table_has_the_sums_of_all_lines_and_the_appids_of_namesakes():
+    lines = [("晨光文具", "wx1", "tea-1", (2, 0)), ("晨光文具", "wx2", "tea-2", (0, 1))]
+    lines += [("", "wx3", f"env-{number}", (1, 0)) for number in range(20)]
+    shown = words(errcodes_html(["85088", "AccessDenied"], lines, UPLOAD, Lang.EN))
+    assert shown.startswith(
+        "Did not succeed: 23 rows, 2 causes. merchant environment 85088 AccessDenied rows all merchants 22 1 23 "
+        "晨光文具 wx1 tea-1 2 2 晨光文具 wx2 tea-2 1 1 wx3 env-0 1 1 wx3 env-1"
+    )
+    assert shown.endswith("… and 10 more lines")
+    assert words(errcodes_html([], [], UPLOAD, Lang.EN)) == "Nothing is wrong: every row succeeded."
+
+
+def test_a_printed_errcode_table_leaves_no_column_out(run_of, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    codes = range(85001, 85031)
+    ends = [RowEnd(0, Outcome.REFUSED, Reason.REFUSED, errcode=code) for code in codes]
+    printed = repr(run_of(ends).errcodes())
+    assert {*map(str, codes)} <= {*printed.split()}
+    assert max(map(len, printed.splitlines())) <= 120
 
 
 def test_printed_causes_say_what_to_do(run_of):

@@ -5,6 +5,7 @@ from collections import Counter
 import pandas as pd
 import pytest
 
+from tcb_ops.engine.list_kinds import UPLOAD
 from tcb_ops.errors import ArgumentError, LedgerDamagedError, StoppedError, UsageError
 from tcb_ops.features.workbooks.parquet import arrow_texts, write_parquet
 from tcb_ops.lists.merchants import read_merchants
@@ -111,7 +112,7 @@ def test_errcodes_are_merchants_by_code(a_run):
     good = RowEnd(0, Outcome.UPLOADED, errcode=0)
     reported = a_run([refused, other, good, breaker, denied, unsent])
     summary = RunSummary(reported.ledger, reported.run)
-    frame = errcodes_frame(summary.causes, Settings())
+    frame = errcodes_frame(summary.causes, UPLOAD, Settings())
     assert frame.index.names == ["merchant", "appid", "env"]
     assert frame.columns.tolist() == [85088, -501001, "AccessDenied", "no_token"]
     assert frame.columns.name == "errcode"
@@ -126,7 +127,7 @@ def test_errcodes_are_merchants_by_code(a_run):
 
 def test_without_errcodes_the_frame_is_empty_and_its_index_named_the_same(a_run):
     reported = a_run([RowEnd(0, Outcome.UPLOADED, errcode=0)])
-    frame = errcodes_frame(RunSummary(reported.ledger, reported.run).causes, Settings())
+    frame = errcodes_frame(RunSummary(reported.ledger, reported.run).causes, UPLOAD, Settings())
     assert frame.empty
     assert frame.index.names == ["merchant", "appid", "env"]
     assert frame.columns.name == "errcode"

@@ -219,7 +219,7 @@ def test_without_a_run_everything_says_why(a_run, tmp_path):
     for history, text in (
         (earlier, 'The newest is of 2025-10-30: until = "2025-10-30" shows it.'),
         (elsewhere, "It has 1 run to https://api.weixin.qq.com: set the target to see more."),
-        (nowhere, "tcb-ops.db has no run yet."),
+        (nowhere, "There is no ledger tcb-ops.db yet: the first run makes it."),
         (other_kind, "No run of this kind to https://api.weixin.qq.com yet."),
     ):
         answers = (history, history.codes(), history.merchants(), history.by("x"), history.retries())
