@@ -242,11 +242,11 @@ def errcodes_html(
     appids = defaultdict[str, set[str]](set)
     for name, appid, _env, _counts in lines:
         appids[name].add(appid)
-    shown: list[tuple[object, ...]] = [(_("all merchants").of(lang), "", *sums, sum(sums))] if lines else []
+    shown: list[tuple[object, ...]] = [(_("all merchants").of(lang), "", sum(sums), *sums)] if lines else []
     for name, appid, env, counts in lines[:SHOWN]:
         merchant = f"{name} {appid}".strip() if len(appids[name]) > 1 else name or appid
-        shown.append((merchant, env, *(count or "" for count in counts), sum(counts)))
-    heads = [*heads_of(("merchant", "env"), lang), *codes, *heads_of(("rows",), lang)]
+        shown.append((merchant, env, sum(counts), *(count or "" for count in counts)))
+    heads = [*heads_of(("merchant", "env", "rows"), lang), *codes]
     return str(_macros(lang).lines_card(errcodes_title(sums, kind), heads, shown, len(lines) - SHOWN))
 
 

@@ -192,7 +192,7 @@ def test_what_a_run_shows_to_users_is_in_its_docstring(run_of):
 
 def test_errcodes_are_shown_in_chinese_and_keep_their_names(run_of):
     errcodes = run_of([REFUSED, REFUSED, UPLOADED], lang=Lang.ZH).errcodes()
-    assert words(errcodes._repr_html_()).startswith("未成功：2 行，共 1 种原因。 商户 环境 85088 行数")
+    assert words(errcodes._repr_html_()).startswith("未成功：2 行，共 1 种原因。 商户 环境 行数 85088")
     assert {"错误码", "商户", "环境"} <= {*repr(errcodes).split()}
     assert "merchant" not in errcodes._repr_html_() + repr(errcodes)
     assert [*errcodes.index.names, errcodes.columns.name] == ["merchant", "appid", "env", "errcode"]
@@ -205,7 +205,7 @@ def test_the_errcode_table_has_the_sums_of_all_lines_and_the_appids_of_namesakes
     lines += [("", "wx3", f"env-{number}", (1, 0)) for number in range(20)]
     shown = words(errcodes_html(["85088", "AccessDenied"], lines, UPLOAD, Lang.EN))
     assert shown.startswith(
-        "Did not succeed: 23 rows, 2 causes. merchant environment 85088 AccessDenied rows all merchants 22 1 23 "
+        "Did not succeed: 23 rows, 2 causes. merchant environment rows 85088 AccessDenied all merchants 23 22 1 "
         "晨光文具 wx1 tea-1 2 2 晨光文具 wx2 tea-2 1 1 wx3 env-0 1 1 wx3 env-1"
     )
     assert shown.endswith("… and 10 more lines")
