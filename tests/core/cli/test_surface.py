@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import asdict
+from pathlib import Path
 
 import click
 import pytest
@@ -15,6 +16,7 @@ from tcb_ops.features.simulator.faults import Fault
 from tcb_ops.hooks import load
 from tcb_ops.kinds import all_kinds
 
+DOCS = Path(__file__).parents[3] / "docs"
 MOST_LINES = 24
 MOST_OPTIONS = 75
 MOST_COMMANDS = 9
@@ -114,6 +116,17 @@ def test_the_command_of_each_kind_takes_what_resumes_its_runs():
     limits = {f"--{name.replace('_', '-')}" for name in asdict(RunLimits())}
     for name in all_kinds():
         assert {"--resume", *limits} <= {option.opts[0] for option in options(COMMANDS[name])}, name
+
+
+@pytest.mark.needs("stored")
+@pytest.mark.needs("health")
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_the_documentation_names_the_commands_whose_load_can_be_limited(lang):
+    page = (DOCS / lang / "reference" / "outcomes.md").read_text(encoding="utf-8")
+    table = page.index("| `--concurrency` |")
+    sentence = page[:table].rstrip().rpartition("\n\n")[0].rpartition("\n\n")[2]
+    limited = {name for name, command in SINGLE.items() if "--rate" in {o.opts[0] for o in options(command)}}
+    assert {*re.findall(r"`([a-z]+)`", sentence)} == limited
 
 
 def test_names_that_newcomers_try_are_answered(capsys):
