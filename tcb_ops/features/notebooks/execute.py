@@ -391,7 +391,9 @@ def _visible(content: NotebookNode, lang: Lang) -> NotebookNode:
             shown = [*text, from_dict({**cell, "outputs": outputs})]  # type: ignore[no-untyped-call]
             (verdict if "verdict" in tags else visible.cells).extend(shown)
             text = []
-    visible.cells = [*verdict, *visible.cells, *text]
+    # What follows a cell that failed is about cells that were not executed.
+    end = text if _failed_cell(content) is None else []
+    visible.cells = [*verdict, *visible.cells, *end]
     return visible
 
 

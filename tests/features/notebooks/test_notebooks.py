@@ -253,6 +253,14 @@ def notebook():
 
 
 @pytest.mark.slow
+def test_it_ends_where_a_cell_failed(notebook):
+    notebook.cells += [new_markdown_cell("What happened."), new_code_cell("run")]
+    assert "What happened." not in render_page(notebook, "own", ENGLISH)
+    notebook.cells = [each for each in notebook.cells if each.source not in {"hidden = 4", "hidden = 5"}]
+    assert "What happened." in render_page(notebook, "own", ENGLISH)
+
+
+@pytest.mark.slow
 def test_it_shows_results_without_code_traces_or_warnings(notebook):
     page = render_page(notebook, "own", ENGLISH)
     assert "<table><td>1</td></table>" in page
