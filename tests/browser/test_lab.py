@@ -216,7 +216,9 @@ def test_run_all_waits_for_its_button_and_run_below_fills_the_cells(lab, name):
         assert_reached_by_keyboard(notebook)
         notebook.page.set_viewport_size({"width": 1280, "height": 6000})
         notebook.click(".op-below button")
-        notebook.until("() => document.querySelectorAll('.jp-OutputArea-output .dataframe').length > 0")
+        notebook.page.locator(".jp-OutputArea-output").get_by_text(
+            "manifest.json"
+        ).wait_for()  # of the last cell
         notebook.at_rest()
         assert notebook.page.locator(".jp-RenderedText[data-mime-type*='stderr']").count() == 0
         assert notebook.page.get_by_text("No run yet").count() == 0
