@@ -87,13 +87,13 @@ def links(
 ) -> Run:
     """Request an upload link per row into `out` (0600; "" is links.csv), and return the run.
 
-    A person gets a panel, whose run it is. Where nobody looks, a live target needs `yes`.
+    A person gets a panel, whose run it is. Where nobody looks, a live target needs `yes`; with the sample, "" is then a
+    file beside its ledger.
     """
     from tcb_ops import api
-    from tcb_ops.panels.context import LINKS_FILE
 
     def start(context: PanelContext, **options: Any) -> RunHandle:
-        return api.start_links(context.batch_of(batch), out=Path(out or LINKS_FILE), **options)
+        return api.start_links(context.batch_of(batch), out=context.links_path(str(out)), **options)
 
     return _run("LinksPanel", start, yes=yes, batch=batch, out=str(out), note=note)
 

@@ -104,6 +104,12 @@ class PanelContext:
                 return self.read_list(str(given), None if root is None else str(root))
         return api.read_paths(given, self.merchants, root, settings=self.settings)
 
+    def links_path(self, out: str) -> Path:
+        """Return the file of the links of a run that nobody looks at: with the sample, it is left beside its ledger."""
+        if self.sample and not out:
+            return Path(self.settings.ledger).parent / LINKS_FILE
+        return Path(out or LINKS_FILE)
+
     def __repr__(self) -> str:
         mark = _("LIVE") if self.live else pgettext("target", "SIMULATED")
         return f"{mark.of(self.lang)} · {self.describe_target().of(self.lang)}"

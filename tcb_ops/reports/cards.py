@@ -115,8 +115,10 @@ def run_html(
         when.of(settings.lang),
     )
     files = []
-    if run.links and Path(run.links).exists():
-        files.append((_("Links:"), local_file(Path(run.links))[0], ""))
+    if run.links and (links := Path(run.links)).exists():
+        here = links.resolve().is_relative_to(Path.cwd().resolve())
+        label = _("Links:") if here else _("Links, outside the working folder:")
+        files.append((label, local_file(links)[0], ""))
     if run.report and (report := Path(run.report)).exists():
         files.append((_("Report:"), local_file(report)[0], local_file(report / PAGE)[1]))
     card = _macros(settings.lang).run_card

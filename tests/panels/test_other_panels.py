@@ -35,7 +35,7 @@ def test_links_are_issued_into_a_file_that_only_its_owner_reads(open_lab, read):
     )
 
 
-def test_where_the_links_are_stays_known_when_a_report_is_written(open_lab, read):
+def test_where_the_links_are_stays_known_when_a_report_is_written(open_lab, read, tmp_path, monkeypatch):
     lab = open_lab()
     panel = lab.links()
     press(panel)
@@ -51,6 +51,9 @@ def test_where_the_links_are_stays_known_when_a_report_is_written(open_lab, read
     assert f'Report: <a href="reports/{again.id}/report.html"' in card
     said, _tone = describe_end(again, None, again.record.finished_at + 901)
     assert "They have expired: issue them again." in said.en
+    (other := tmp_path / "another folder").mkdir()
+    monkeypatch.chdir(other)
+    assert "Links, outside the working folder: links.csv" in again._repr_html_()
 
 
 def test_links_that_have_run_out_by_the_end_are_counted(open_lab, read):

@@ -31,13 +31,13 @@ def test_outside_of_a_notebook_a_line_does_the_work(open_lab, capsys):
 
 
 @pytest.mark.needs("simulator")
-def test_links_of_the_sample_are_written_where_the_card_says(tmp_path, monkeypatch):
+def test_links_of_the_sample_leave_the_working_folder_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     panels.use("simulator")
     run = panels.links(panels.read_paths())
-    assert run.record.links == str(tmp_path / "links.csv")
+    assert list(tmp_path.iterdir()) == []
     assert len(run.links()) == run.record.rows
-    assert "links.csv" in run._repr_html_()
+    assert "Links, outside the working folder: links.csv" in run._repr_html_()
 
 
 @pytest.mark.parametrize("line", ["upload('list.csv', root='files'", "links('list.csv'", "audit("])
